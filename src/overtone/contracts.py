@@ -47,10 +47,17 @@ class Dataset(Protocol):
         fingerprint: Hex digest of the ids and the content; ties artifacts to the data.
     """
 
-    modality: str
-    ids: Sequence[str]
-    labels: Mapping[str, NDArray[np.int64]]
-    label_names: Mapping[str, Sequence[str]]
+    @property
+    def modality(self) -> str: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Mapping[str, NDArray[np.int64]]: ...
+
+    @property
+    def label_names(self) -> Mapping[str, Sequence[str]]: ...
 
     @property
     def fingerprint(self) -> str: ...

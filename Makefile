@@ -1,0 +1,39 @@
+# Every target sets up what it needs: a virtual environment with the package and its development tools.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint bench docs clean
+
+demo: $(READY)
+	$(BIN)/overtone demo --out demo-run
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/setting_a.py
+	$(BIN)/python benchmarks/plain_cifar10.py
+
+# The reference: every public name with its docstring, as HTML in docs/build.
+docs: $(READY)
+	$(BIN)/pip install --quiet pdoc
+	$(BIN)/pdoc --docformat google --output-directory docs/build overtone
+
+clean:
+	rm -rf $(VENV) demo-run docs/build
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e ".[dev,timm,hub,tensorboard]"
+	touch $(READY)

@@ -1,0 +1,193 @@
+"""Folders that are there whole or not at all: how everything a run keeps gets onto the disk.
+
+A folder is written beside its final place, every file and the folder are synced, a manifest with
+SHA-256 is written last, then the folder is renamed. So a folder with its name is complete, and
+`verify` can tell whether it still is what was written.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from overtone.errors import DiskError, RunError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def writing(folder: Path, inputs: Mapping[str, str] | None = None) -> Iterator[Path]:
+    """Gives an empty folder to write into, which takes its final name only when the block succeeds.
+
+    Args:
+        folder: The final place; what stood there is replaced.
+        inputs: Name -> digest of what this artifact was made from, kept in the manifest.
+
+    Raises:
+        DiskError: The disk is full or cannot be written; nothing is left behind.
+
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / "encoder"
+    >>> with writing(place) as folder:
+    ...     _ = (folder / "note.txt").write_text("hello")
+    >>> sorted(p.name for p in place.iterdir()), sorted(verify(place)["files"])
+    (['manifest.json', 'note.txt'], ['note.txt'])
+    """
+    beside = folder.with_name(f".{folder.name}.writing")
+    with disk_errors(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+    try:
+        with disk_errors(folder):
+            yield beside
+            _seal(beside, dict(inputs or {}))
+            _replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose files are all as they were written.
+
+    Raises:
+        RunError: The folder or a file is missing, or a file has changed; the message names it.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise RunError(f"{folder}: no {MANIFEST}; this folder is missing or was not written to its end.")
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise RunError(f"{path}: missing, although {MANIFEST} lists it.")
+        if path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+            raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}.")
+    return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder was written to its end (its content is not checked)."""
+    return (folder / MANIFEST).is_file()
+
+
+def digest(folder: Path) -> str:
+    """What names this artifact among the inputs of the next: the SHA-256 of its manifest."""
+    return _sha256(folder / MANIFEST)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    beside = path.with_name(f".{path.name}.writing")
+    with disk_errors(path):
+        beside.write_text(text, encoding="utf-8")
+        _sync(beside)
+        beside.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        RunError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing.") from None
+    except ValueError as error:
+        raise RunError(f"{path}: not readable as JSON ({error}).") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the one lock of a run folder.
+
+    Raises:
+        RunError: Another process holds it; the message names its pid.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lock").open("a+")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise RunError(
+                f"{folder}: locked by process {handle.read().strip() or 'unknown'}, which is working in it. "
+                "Wait for it, stop it, or choose another folder with --out."
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into a `DiskError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+            raise
+        raise DiskError(
+            f"{place}: cannot be written: {error.strerror}. {_free(place)} What was complete before is intact; "
+            "free some space or choose another folder, then run `overtone resume`."
+        ) from error
+
+
+def _free(place: Path) -> str:
+    existing = next(p for p in (place, *place.parents) if p.exists())
+    return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB are free there."
+
+
+def _seal(folder: Path, inputs: dict[str, str]) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in files:
+        _sync(path)
+    entries = {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files
+    }
+    write_json(folder / MANIFEST, {"files": entries, "inputs": inputs})
+    _sync(folder)
+
+
+def _replace(beside: Path, folder: Path) -> None:
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old)
+    else:
+        beside.rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()

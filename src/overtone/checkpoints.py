@@ -1,0 +1,89 @@
+"""What a step leaves behind so that the next one can follow after any interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from overtone import artifacts
+from overtone.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+KEEP = 2
+
+
+def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Writes `folder/step-NNNNNNNN`, then removes all but the two newest."""
+    with artifacts.writing(folder / f"step-{step:08d}") as place:
+        save_file(_copies(method.state_dict()), place / "method.safetensors")
+        tensors, plain = _split(optimizer.state_dict()["state"])
+        save_file(tensors, place / "optimizer.safetensors")
+        artifacts.write_json(place / "state.json", {"step": step, "optimizer": plain})
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def restore(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Loads the newest checkpoint that is whole, and returns its step; 0 where there is none.
+
+    A damaged checkpoint is named in a warning and the one before it is taken.
+
+    Raises:
+        RunError: There are checkpoints, but none is whole: training never starts over unasked.
+    """
+    found = _newest_first(folder)
+    for place in found:
+        try:
+            artifacts.verify(place)
+            state = artifacts.read_json(place / "state.json")
+            method.load_state_dict(load_file(place / "method.safetensors"))
+            _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"), state["optimizer"])
+        except (RunError, SafetensorError) as error:
+            logger.warning("checkpoint skipped: %s Falling back to the one before.", error)
+            continue
+        return int(state["step"])
+    if found:
+        raise RunError(
+            f"{folder}: none of its {len(found)} checkpoints is whole (see the warnings above). "
+            "Remove the folder to train this stage from its beginning."
+        )
+    return 0
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Safetensors takes neither shared memory (tied weights) nor strides (channels_last)."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _split(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as named tensors and, beside them, its plain numbers."""
+    flat = {f"{parameter}.{name}": value for parameter, entry in state.items() for name, value in entry.items()}
+    tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
+    return _copies(tensors), json.loads(json.dumps(plain))
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
+) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**tensors, **plain}.items():
+        parameter, name = key.split(".", 1)
+        state.setdefault(int(parameter), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,249 @@
+"""The command `overtone`. Heavy imports happen inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from overtone.errors import OvertoneError
+
+if TYPE_CHECKING:
+    from overtone.contracts import Dataset
+    from overtone.progress import Bars
+    from overtone.recipe import Recipe
+    from overtone.results import Results
+    from overtone.study import Study
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train contrastive encoders that miss nothing: multistage contrastive learning on your own data.",
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; one run, one folder.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many times to run everything, each with its own seed.")]
+Baselines = Annotated[
+    bool,
+    typer.Option("--baselines/--no-baselines", help="Also train what the same cost buys without stages."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Runs at the same time. Default: one a core for several runs on CPUs, else 1."),
+]
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo-run"),
+    seeds: Seeds = 1,
+    jobs: Jobs = None,
+) -> None:
+    """Watch stages learn what one plain encoder ignores: planted features, no download, about 3 minutes."""
+    from overtone.demo import RECIPE
+    from overtone.recipe import parse
+
+    _line("Pictures of a digit beside a coloured, textured shape. The digit alone tells pictures apart,")
+    _line("so a plain encoder stops there; later stages have to learn the rest.")
+    _carry_out(parse(RECIPE), out, seeds=seeds, baselines=True, jobs=jobs)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); or give --data.", show_default=False)] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Values to set in the recipe: key.path=value", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of images, .parquet, .npy or .npz, instead of a recipe.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="With --data: about how long everything may take.")
+    ] = None,
+    out: Out = Path("run"),
+    seeds: Seeds = 1,
+    baselines: Baselines = False,
+    jobs: Jobs = None,
+) -> None:
+    """Train in stages: from a recipe, or on a folder of images with everything chosen for you."""
+    from overtone.errors import RecipeError
+    from overtone.recipe import read
+
+    given = list(overrides or [])
+    if recipe is not None and "=" in str(recipe) and not recipe.exists():
+        given, recipe = [str(recipe), *given], None
+    if (recipe is None) == (data is None):
+        raise RecipeError("train: give either a recipe or --data FOLDER (one of them, not both).")
+    if recipe is not None:
+        if minutes is not None:
+            raise RecipeError("--minutes goes with --data; a recipe says train.epochs.")
+        chosen = read(recipe, given)
+    else:
+        from overtone.auto import recipe_for
+
+        assert data is not None
+        chosen = recipe_for(data, given, minutes, runs=seeds * (3 if baselines else 1), line=_line)
+    _carry_out(chosen, out, seeds=seeds, baselines=baselines, jobs=jobs)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    jobs: Jobs = None,
+) -> None:
+    """Continue a run after any interruption; a finished one is only checked."""
+    from overtone.study import Study
+
+    _finish(Study.load(run), jobs)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Other labelled data; a fifth of it is kept back to test on.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --data FOLDER: a CSV with file_name and a column an attribute.")
+    ] = None,
+) -> None:
+    """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
+    from overtone.results import evaluate_elsewhere, evaluate_study
+    from overtone.study import Study
+
+    study = Study.load(run)
+    with _display() as display:
+        if data is None:
+            results = evaluate_study(study)
+        else:
+            results = evaluate_elsewhere(study, _opened(study, data, labels), display)
+    _show(study, results)
+
+
+@app.command()
+def embed(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[Path, typer.Option(help="Images to embed; any source that `train --data` takes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .npy file, or a .parquet file with the ids.")],
+    stage: Annotated[int | None, typer.Option(help="One stage alone, instead of all together.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 512,
+) -> None:
+    """Embed data with the encoder of a run: one row a sample, in the order of the ids."""
+    from overtone.embedding import embed as embed_dataset
+    from overtone.integration import load
+    from overtone.results import write_parquet
+    from overtone.errors import RecipeError
+    from overtone.study import Study
+
+    if out.suffix not in (".npy", ".parquet"):
+        raise RecipeError(f"--out {out}: expected a name that ends in .npy or .parquet.")
+    encoder = load(run)
+    if stage is not None and not 0 <= stage < len(encoder.stages):
+        raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
+    dataset = _opened(Study.load(run), data, None)
+    chosen = encoder if stage is None else encoder.stages[stage]
+    with _display() as display:
+        advance = partial(display.advance, "embeds")
+        if out.suffix == ".npy":
+            embed_dataset(chosen, dataset, batch_size=batch_size, out=out, progress=advance)
+        else:
+            write_parquet(out, dataset.ids, embed_dataset(chosen, dataset, batch_size=batch_size, progress=advance))
+    _line(f"{out}: {len(dataset):,} embeddings of {chosen.dim} values.")
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Overtone."""
+    if show:
+        from overtone import __version__
+
+        print(f"overtone {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command; a user's mistake ends in one message and its exit code, never in a traceback."""
+    try:
+        app(standalone_mode=True)
+    except OvertoneError as error:
+        if os.environ.get("OVERTONE_DEBUG"):
+            raise
+        Console(stderr=True).print(Text("overtone: ", style="bold red") + Text(str(error)))
+        sys.exit(error.exit_code)
+
+
+def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: int | None) -> None:
+    from overtone.recipe import resolved
+    from overtone.study import Study
+
+    processes = _processes(jobs, seeds * (4 if baselines else 1))
+    threads = recipe.threads or max(1, (os.cpu_count() or 1) // processes)
+    study = Study(resolved(recipe.model_copy(update={"threads": threads})), out, seeds, baselines)
+    study.save()
+    _finish(study, processes)
+
+
+def _finish(study: Study, jobs: int | None) -> None:
+    from overtone.results import evaluate_study
+    from overtone.study import carry_out
+
+    n_jobs = len(study.jobs())
+    with _display() as display:
+        carry_out(study, display, _processes(jobs, n_jobs))
+        results = evaluate_study(study)
+    _show(study, results)
+    _line(f"Use it: overtone.load({str(study.home(0))!r}).encode(images)")
+
+
+def _processes(jobs: int | None, n_jobs: int) -> int:
+    """Small networks train nearly twice as fast one a core as over two threads; a GPU takes one at a time."""
+    import torch
+
+    return jobs or (1 if torch.cuda.is_available() else min(n_jobs, os.cpu_count() or 1))
+
+
+def _opened(study: Study, data: Path, labels: Path | None) -> Dataset:
+    """Other data, brought to the size and the channels that the run was trained on."""
+    from overtone.datasets import open_dataset
+    from overtone.integration import load
+
+    shape = load(study.home(0)).content["shape"]
+    options: dict[str, Any] = {} if labels is None else {"labels": labels}
+    dataset: Dataset = open_dataset(data, image_size=tuple(shape[1:]), channels=shape[0], **options)
+    return dataset
+
+
+def _show(study: Study, results: Results | None) -> None:
+    from overtone.report.table import terminal_table
+
+    if results is None:
+        _line("No labels, so no table. `overtone evaluate RUN --data LABELLED` reads labelled data with this run.")
+        return
+    console = Console()
+    console.print(terminal_table(results.rows, results.comparison))
+    for sentence in results.sentences:
+        _line(sentence)
+    _line(f"The same in {study.folder / 'table.md'} and {study.folder / 'results.json'}.")
+
+
+@contextmanager
+def _display() -> Iterator[Bars]:
+    from overtone.progress import Bars, logging_to
+
+    with Bars(Console()) as display, logging_to(display):
+        yield display
+
+
+def _line(text: str) -> None:
+    Console().print(Text(text), soft_wrap=True)

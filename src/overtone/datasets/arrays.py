@@ -1,0 +1,147 @@
+"""Pictures that are already an array, in memory or in a .npy or .npz file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from overtone.datasets.cache import available_memory
+from overtone.datasets.images import ImageDataset, Source
+from overtone.datasets.labels import labelled
+from overtone.datasets.reading import Reading, read_images
+from overtone.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+def arrays(
+    images: NDArray[Any] | Tensor | str | os.PathLike[str],
+    labels: Mapping[str, Sequence[Any] | NDArray[Any] | Tensor] | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    channels_last: bool | None = None,
+    **options: Unpack[Reading],
+) -> ImageDataset:
+    """A dataset from one array of pictures.
+
+    Args:
+        images: (N, H, W), (N, C, H, W) or (N, H, W, C); uint8, uint16, bool or floating point. Or the path
+            of a .npy file, or of a .npz file with one such array, whose 1-D arrays become attributes.
+        labels: Attribute -> N numbers or strings; None, blank or -1 where there is none.
+        ids: N names; by default the row numbers.
+        channels_last: Where the channels are; by default the axis with at most 4, if only one has.
+        **options: See `Reading`.
+
+    Raises:
+        RecipeError: The channels cannot be told.
+        DataError: Labels or ids do not match the pictures, or a file is not what it says.
+
+    >>> dataset = arrays(np.zeros((2, 8, 8), np.uint8), {"side": ["left", ""]})
+    >>> dataset.image_shape, dataset.labels["side"].tolist()
+    ((1, 8, 8), [0, -1])
+    """
+    name, found = "arrays", dict(labels or {})
+    if isinstance(images, (str, os.PathLike)):
+        name = Path(images).name
+        images, more = _opened(Path(images))
+        found = {**more, **found}
+    array = np.asarray(images)
+    array = _channels_first(array, channels_last) if array.ndim == 4 else array
+    if array.ndim not in (3, 4):
+        raise DataError(f"{name}: shape {array.shape}; expected (N, H, W), (N, C, H, W) or (N, H, W, C)")
+    coded = labelled({k: np.asarray(v).tolist() for k, v in found.items()}, {}, len(array), name)
+    if ids is not None and len(ids) != len(array):
+        raise DataError(f"{name}: {len(ids):,} ids for {len(array):,} images; give one each")
+    source = Source(
+        name,
+        list(map(str, range(len(array)) if ids is None else ids)),
+        partial(_row, array),
+        coded.codes,
+        coded.names,
+        _stamp(array) if options.get("cache_dir") is not None else None,
+    )
+    return read_images(source, **options)
+
+
+def _row(array: NDArray[Any], row: int) -> NDArray[Any]:
+    image: NDArray[Any] = array[row]
+    return image
+
+
+def _stamp(array: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(repr((array.shape, str(array.dtype))).encode(), digest_size=16)
+    for image in array:
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _channels_first(array: NDArray[Any], channels_last: bool | None) -> NDArray[Any]:
+    if channels_last is None:
+        first, last = array.shape[1] <= 4, array.shape[3] <= 4
+        if first == last:
+            raise RecipeError(
+                f"channels_last: cannot tell for the shape {array.shape}; "
+                "give True for (N, H, W, C) or False for (N, C, H, W)"
+            )
+        channels_last = last
+    return array.transpose(0, 3, 1, 2) if channels_last else array
+
+
+def _opened(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a .npy or .npz file")
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                _check_header(file, path.stat().st_size, path.name)
+            return np.load(path, mmap_mode="r", allow_pickle=False), {}
+        return _unzipped(path)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npy or .npz file: {error}") from error
+
+
+def _unzipped(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > available_memory():
+                raise DataError(f"{path}: {member.filename} unpacks to {member.file_size:,} bytes: too large")
+            with archive.open(member) as file:
+                _check_header(file, member.file_size, f"{path.name}: {member.filename}")
+    with np.load(path, allow_pickle=False) as file:
+        found = {key: file[key] for key in file.files}
+    pictures = [key for key, array in found.items() if array.ndim >= 3]
+    if len(pictures) != 1:
+        shapes = ", ".join(f"{key} {array.shape}" for key, array in found.items())
+        raise DataError(f"{path}: expected one array of images (3 or 4 axes), found {shapes or 'nothing'}")
+    images = found.pop(pictures[0])
+    return images, {key: array for key, array in found.items() if array.shape == (len(images),)}
+
+
+def _check_header(file: IO[bytes], n_bytes: int, name: str) -> None:
+    """Refuses objects, and headers that promise more than the file holds, before anything is allocated."""
+    readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise DataError(f"{name}: .npy version {version}; expected 1.0 or 2.0")
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise DataError(f"{name}: holds Python objects, which are never loaded; save numbers")
+    promised = dtype.itemsize * int(np.prod(shape, dtype=object))
+    if promised != n_bytes - file.tell():
+        raise DataError(
+            f"{name}: the header says {shape} {dtype}, {promised:,} bytes, "
+            f"but {n_bytes - file.tell():,} follow; the file is damaged"
+        )

@@ -1,0 +1,103 @@
+"""Where decoded pictures are kept: in memory, in a file that is mapped, or nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overtone.errors import DiskError
+
+Cache: TypeAlias = Literal["auto", "memory", "disk", "none"]
+
+
+class Contents(NamedTuple):
+    """A finished cache folder: the pictures, their fingerprint, and which rows could not be read."""
+
+    images: NDArray[Any]
+    fingerprint: str
+    bad: dict[int, str]
+
+
+def place(cache: Cache, n_bytes: int, folder: Path | None) -> Cache:
+    """Decides where `n_bytes` of decoded pictures are kept.
+
+    Args:
+        cache: The user's choice; `auto` is memory below a quarter of what is available, else the disk
+            where a folder is given and has room, else none.
+        n_bytes: How much there is to keep.
+        folder: The cache folder to be, or None.
+
+    Raises:
+        DiskError: `disk` was asked for and has no room.
+    """
+    if cache == "auto" and n_bytes < available_memory() / 4:
+        return "memory"
+    if cache in ("memory", "none") or folder is None:
+        return "none" if cache == "auto" else cache
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if n_bytes < 0.95 * free:
+        return "disk"
+    if cache == "auto":
+        return "none"
+    raise DiskError(
+        f"cache_dir={folder.parent}: the decoded images take {n_bytes:,} bytes and {free:,} are free; "
+        "make room, choose another cache_dir, a smaller image_size, or cache='none'"
+    )
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping, within the limits of a Linux container."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # not Linux: half of what is built in
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no limit
+        return available
+    return min(available, limit - used)
+
+
+def opened(folder: Path) -> Contents | None:
+    """A finished cache folder, or None. Only whole ones exist: they are renamed into place."""
+    if not folder.is_dir():
+        return None
+    index = json.loads((folder / "index.json").read_text())
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return Contents(images, index["fingerprint"], {int(row): why for row, why in index["bad"].items()})
+
+
+def closed(partial: Path, images: np.memmap[Any, Any], fingerprint: str, bad: dict[int, str]) -> None:
+    """Brings the pictures to the disk and writes what must be known of them beside."""
+    images.flush()
+    with (partial / "index.json").open("w") as file:
+        json.dump({"fingerprint": fingerprint, "bad": bad}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends well and vanishes otherwise."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

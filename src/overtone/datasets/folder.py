@@ -1,0 +1,104 @@
+"""A folder of image files, with labels from its subfolders or from a CSV file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overtone.datasets.images import ImageDataset, Source
+from overtone.datasets.labels import Labels, labelled
+from overtone.datasets.reading import Reading, read_images
+from overtone.datasets.tables import read_labels
+from overtone.errors import DataError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def image_folder(
+    root: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    **options: Unpack[Reading],
+) -> ImageDataset:
+    """A dataset from all image files in a folder and its subfolders, in the order of their paths.
+
+    Where every image lies in a subfolder and there are at least two, the first-level subfolders are
+    the attribute `class`. A `metadata.csv` in the folder, or the CSV file `labels`, adds its columns
+    (see `tables.read_labels`); one named `class` goes before the subfolders. Ids are paths from the
+    folder. Names that begin with a dot are passed over.
+
+    Args:
+        root: The folder.
+        labels: A CSV file with a column `file_name` that holds ids.
+        **options: See `Reading`.
+
+    Raises:
+        DataError: No such folder, no images in it, a link that leaves it, or a wrong CSV file.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {what} (in folder {Path.cwd()}); expected a folder of images")
+    ids = sorted(_found(folder))
+    if not ids:
+        raise DataError(f"{folder}: no images; looked in it and its subfolders for *{', *'.join(EXTENSIONS)}")
+    found = _classes(ids)
+    table = Path(labels) if labels is not None else folder / "metadata.csv"
+    if labels is not None or table.is_file():
+        more = read_labels(table, ids)
+        found = Labels({**found.codes, **more.codes}, {**found.names, **more.names})
+    source = Source(
+        folder.resolve().name,
+        ids,
+        partial(_bytes, folder, ids),
+        found.codes,
+        found.names,
+        _stamp(folder, ids),
+    )
+    return read_images(source, **options)
+
+
+def _bytes(folder: Path, ids: Sequence[str], row: int) -> bytes:
+    return (folder / ids[row]).read_bytes()
+
+
+def _found(folder: Path) -> Iterator[str]:
+    """Paths of the images, from the folder; linked subfolders are not entered."""
+    inside = folder.resolve()
+    for here, subfolders, files in os.walk(folder, onerror=_refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in [*subfolders, *files]:
+            path = Path(here, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise DataError(
+                    f"{path}: a link to {path.resolve()}, out of {folder}; put the files themselves in it"
+                )
+        for name in files:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield Path(here, name).relative_to(folder).as_posix()
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(
+        f"{error.filename}: cannot be listed: {error.strerror}; change its permissions"
+    ) from error
+
+
+def _classes(ids: Sequence[str]) -> Labels:
+    first = [name.partition("/")[0] if "/" in name else None for name in ids]
+    if None in first or len(set(first)) < 2:
+        return Labels({}, {})
+    names = sorted(set(filter(None, first)))
+    return labelled({"class": [names.index(name) for name in first if name]}, {"class": names}, len(ids), "")
+
+
+def _stamp(folder: Path, ids: Sequence[str]) -> str:
+    stats = [((folder / name).lstat().st_size, (folder / name).stat().st_mtime_ns) for name in ids]
+    return hashlib.blake2b(repr((ids, stats)).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,219 @@
+"""Pictures in parquet files, as Hugging Face stores them, read with pyarrow alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from overtone.datasets.images import ImageDataset, Source
+from overtone.datasets.labels import Labels, is_attribute, labelled
+from overtone.datasets.reading import Reading, read_images
+from overtone.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+
+def parquet(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    image: str = "image",
+    **options: Unpack[Reading],
+) -> ImageDataset:
+    """A dataset from parquet files whose column `image` holds image files, as bytes or {bytes, path}.
+
+    Columns of text, whole numbers or truth values with at most 1,000 distinct values, and at most half
+    as many as rows, become attributes; names of classes come from the Hugging Face metadata. Ids
+    are `file:row`.
+
+    Args:
+        path: A file, a folder of .parquet files, or a list of files.
+        image: The column with the pictures.
+        **options: See `Reading`.
+
+    Raises:
+        DataError: A file is missing or no parquet file, or has other columns than the first.
+        RecipeError: There is no such column of pictures.
+    """
+    files = _files(path)
+    tables = [_table(file) for file in files]
+    schema = tables[0].schema_arrow
+    _check_columns(files, tables, image)
+    counts = [table.metadata.num_rows for table in tables]
+    name = files[0].name if len(files) == 1 else f"{files[0].parent.name}/*.parquet"
+    names = _unique_names(files)
+    ids = [f"{file}:{row}" for file, count in zip(names, counts, strict=True) for row in range(count)]
+    columns = [column for column in schema.names if column != image and _simple(schema.field(column).type)]
+    values = pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+    labels = _attributes(values, _class_names(schema), sum(counts), name)
+    reader = _Rows(tables, image)
+    return read_images(Source(name, ids, reader, labels.codes, labels.names, _stamp(files)), **options)
+
+
+def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Reading]) -> ImageDataset:
+    """A dataset from a `datasets.Dataset` (one split), with the attributes that `parquet` would find.
+
+    Args:
+        dataset: The split, e.g. `load_dataset("cifar10", split="train")`.
+        image: The column with the pictures.
+        **options: See `Reading`.
+
+    Raises:
+        RecipeError: It is no single split, or has no such column.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise RecipeError('hugging_face needs the package datasets: pip install "overtone[hub]"') from error
+    if not isinstance(dataset, datasets.Dataset):
+        raise RecipeError(
+            f"expected a datasets.Dataset, got {type(dataset).__name__}; choose one split of it"
+        )
+    if not isinstance(dataset.features.get(image), datasets.Image):
+        raise RecipeError(
+            f"image={image!r} is no column of pictures; there are {', '.join(dataset.column_names)}"
+        )
+    raw = dataset.with_format(None).cast_column(image, datasets.Image(decode=False))
+    schema = dataset.features.arrow_schema
+    columns = [c for c in schema.names if c != image and _simple(schema.field(c).type)]
+    values = dataset.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
+    labels = _attributes(values, _class_names(schema), len(dataset), "hugging_face")
+
+    def read(row: int) -> bytes:
+        return _bytes(raw[row][image])
+
+    ids = list(map(str, range(len(dataset))))
+    source = Source("hugging_face", ids, read, labels.codes, labels.names, dataset._fingerprint)
+    return read_images(source, **options)
+
+
+def _bytes(value: Any) -> bytes:
+    """The file in a cell that is bytes, or {bytes, path}."""
+    if isinstance(value, dict):
+        if value.get("bytes") is None and value.get("path"):
+            return Path(value["path"]).read_bytes()
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise ValueError("an empty cell")
+    return value
+
+
+class _Rows:
+    """Reads one row's image file. Rows are kept by row group: going through in order reads each once."""
+
+    def __init__(self, tables: Sequence[pq.ParquetFile], column: str) -> None:
+        groups = [(t, g) for t in tables for g in range(t.metadata.num_row_groups)]
+        ends = accumulate(t.metadata.row_group(g).num_rows for t, g in groups)
+        self._starts = [0, *ends]
+
+        @lru_cache(maxsize=2)
+        def group(number: int) -> pa.ChunkedArray:
+            table, inner = groups[number]
+            cells = table.read_row_group(inner, columns=[column]).column(column)
+            # Of {bytes, path} only the bytes: a file must not name other files to read.
+            return pc.struct_field(cells, "bytes") if pa.types.is_struct(cells.type) else cells
+
+        self._group = group
+
+    def __call__(self, row: int) -> bytes:
+        number = bisect_right(self._starts, row) - 1
+        return _bytes(self._group(number)[row - self._starts[number]].as_py())
+
+
+def _files(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    if not isinstance(path, (str, os.PathLike)):
+        files = [Path(one) for one in path]
+    elif Path(path).is_dir():
+        files = sorted(Path(path).rglob("*.parquet"))
+    else:
+        files = [Path(path)]
+    if not files:
+        raise DataError(f"{path}: no .parquet file in it (in folder {Path.cwd()})")
+    return files
+
+
+def _unique_names(files: Sequence[Path]) -> list[str]:
+    """Each file's path from the folder they share: the same wherever that folder lies."""
+    if len(files) == 1:
+        return [files[0].name]
+    root = os.path.commonpath([file.resolve().parent for file in files])
+    return [file.resolve().relative_to(root).as_posix() for file in files]
+
+
+def _table(file: Path) -> pq.ParquetFile:
+    if not file.is_file():
+        raise DataError(f"{file}: no such file (in folder {Path.cwd()}); expected a .parquet file")
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a readable parquet file: {error}") from error
+
+
+def _check_columns(files: Sequence[Path], tables: Sequence[pq.ParquetFile], image: str) -> None:
+    first = tables[0].schema_arrow
+    if image not in first.names or not _holds_files(first.field(image).type):
+        pictures = [name for name in first.names if _holds_files(first.field(name).type)]
+        raise RecipeError(
+            f"image={image!r}: {files[0].name} has no such column of pictures; "
+            f"give image={' or '.join(map(repr, pictures)) or '... none of ' + repr(first.names) + ' is one'}"
+        )
+    for file, table in zip(files, tables, strict=True):
+        if not table.schema_arrow.equals(first):
+            raise DataError(
+                f"{file.name}: its columns {table.schema_arrow.names} or their types differ from those "
+                f"of {files[0].name}, {first.names}; read them apart"
+            )
+
+
+def _holds_files(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return kind in (pa.binary(), pa.large_binary())
+
+
+def _simple(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string)
+    return any(test(kind) for test in tests)
+
+
+def _attributes(table: pa.Table, names: Mapping[str, Sequence[str]], n_rows: int, where: str) -> Labels:
+    kept, ignored = {}, []
+    for column in table.column_names:
+        if column in names or is_attribute(pc.count_distinct(table.column(column)).as_py(), n_rows):
+            kept[column] = table.column(column).to_pylist()
+        else:
+            ignored.append(column)
+    if ignored:
+        logger.info(
+            "%s: no attribute, for too many distinct values: %s", where, ", ".join(map(repr, ignored))
+        )
+    return labelled(kept, {name: names[name] for name in kept if name in names}, n_rows, where)
+
+
+def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+    }
+
+
+def _stamp(files: Sequence[Path]) -> str:
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.blake2b(repr(stats).encode(), digest_size=16).hexdigest()

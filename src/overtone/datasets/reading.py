@@ -1,0 +1,252 @@
+"""One pass over a source: decode, set aside what cannot be read, keep, and take the fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from overtone.datasets import cache as caching
+from overtone.datasets.cache import Cache
+from overtone.datasets.decoding import Content, Fit, Framing, decoded
+from overtone.datasets.images import DecodedOnAccess, ImageDataset, Source
+from overtone.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
+
+_ROWS_A_TASK = 64
+
+
+class Reading(TypedDict, total=False):
+    """How pictures are read; every image source takes these options.
+
+    Attributes:
+        image_size: (height, width) or one number; None: all pictures must share one size.
+        channels: 1 is grey, 3 RGB; None: 3 from files, and as they are from arrays.
+        fit: `crop` (default) keeps the largest centred part of the right proportions, `squash` the whole.
+        cache: Where decoded pictures are kept: `auto` (default), `memory`, `disk` or `none`.
+        cache_dir: Folder for the disk cache.
+        max_bad_fraction: How many pictures may be unreadable (default 0.01, rounded up: so one is
+            tolerated in the smallest set; 0 tolerates none).
+    """
+
+    image_size: int | tuple[int, int] | None
+    channels: int | None
+    fit: Fit
+    cache: Cache
+    cache_dir: str | os.PathLike[str] | None
+    max_bad_fraction: float
+
+
+class _Pass(NamedTuple):
+    fingerprint: str
+    bad: dict[int, str]
+
+
+def read_images(source: Source, **options: Unpack[Reading]) -> ImageDataset:
+    """Reads every picture of a source once, and makes the dataset of those that can be read.
+
+    Args:
+        source: Where the pictures come from.
+        **options: See `Reading`.
+
+    Returns:
+        The dataset; its ids and labels speak of the readable pictures only.
+
+    Raises:
+        RecipeError: An option is wrong.
+        DataError: No picture, too many unreadable ones, or several sizes and no `image_size`.
+        DiskError: `cache="disk"` has no room.
+    """
+    unknown = set(options) - set(Reading.__annotations__)
+    if unknown:
+        raise RecipeError(
+            f"unknown option {sorted(unknown)[0]!r}; there are {', '.join(Reading.__annotations__)}"
+        )
+    framing = Framing.of(options.get("image_size"), options.get("channels"), options.get("fit", "crop"))
+    limit = options.get("max_bad_fraction", 0.01)
+    folder = _checked(source, options.get("cache", "auto"), options.get("cache_dir"), framing)
+
+    kept = caching.opened(folder) if folder is not None else None
+    if folder is not None and kept is not None:
+        logger.info("%s: %s images reused from the cache %s", source.name, f"{len(source.ids):,}", folder)
+        _tolerate(source, kept.bad, limit)
+        return _dataset(source, kept.images, kept.fingerprint, kept.bad)
+    return _read(source, framing, options.get("cache", "auto"), folder, limit)
+
+
+def _read(source: Source, framing: Framing, cache: Cache, folder: Path | None, limit: float) -> ImageDataset:
+    start = time.perf_counter()
+    Image.init()  # all readers at once: doing it on first use is not safe in threads
+    first = _first(source, framing)
+    shape = (len(source.ids), *first.shape)
+    n_bytes = math.prod(shape) * first.itemsize
+    cache = caching.place(cache, n_bytes, folder)
+    images: Any = DecodedOnAccess(source, framing, shape, first.dtype)
+    if cache == "disk" and folder is not None:
+        with caching.beside(folder) as partial:
+            file = np.lib.format.open_memmap(partial / "images.npy", "w+", first.dtype, shape)
+            done = _decode(source, framing, first, file, limit)
+            caching.closed(partial, file, *done)
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    else:
+        store = np.empty(shape, first.dtype) if cache == "memory" else None
+        done = _decode(source, framing, first, store, limit)
+        images = images if store is None else store
+    logger.info(
+        "%s: %s images of %s decoded and %s (%.0f MB, %.1f s)",
+        source.name,
+        f"{len(source.ids) - len(done.bad):,}",
+        "x".join(map(str, first.shape)),
+        {"memory": "kept in memory", "disk": f"kept in {folder}"}.get(
+            cache, "not kept: decoded at each access"
+        ),
+        n_bytes / 1e6,
+        time.perf_counter() - start,
+    )
+    return _dataset(source, images, done.fingerprint, done.bad)
+
+
+def _checked(
+    source: Source, cache: Cache, cache_dir: str | os.PathLike[str] | None, framing: Framing
+) -> Path | None:
+    """The folder of the disk cache, if there is to be one."""
+    if not len(source.ids):
+        raise DataError(f"{source.name}: no images")
+    if len(set(source.ids)) != len(source.ids):
+        seen: set[str] = set()
+        twice = next(i for i in source.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise DataError(f"{source.name}: the id {twice!r} occurs twice; ids must differ")
+    if cache not in ("auto", "memory", "disk", "none"):
+        raise RecipeError(f"cache={cache!r}: give 'auto', 'memory', 'disk' or 'none'")
+    if cache == "disk" and (cache_dir is None or source.stamp is None):
+        missing = "needs cache_dir" if cache_dir is None else f"cannot tell when {source.name} has changed"
+        raise RecipeError(f"cache='disk' {missing}; give it, or choose 'memory' or 'none'")
+    if cache in ("memory", "none") or cache_dir is None or source.stamp is None:
+        return None
+    key = hashlib.blake2b(repr((1, source.stamp, framing)).encode(), digest_size=16).hexdigest()
+    return Path(cache_dir) / f"images-{key}"
+
+
+def _first(source: Source, framing: Framing) -> NDArray[Any]:
+    """The first picture that can be read decides shape and type for all."""
+    bad: dict[int, str] = {}
+    for row in range(len(source.ids)):
+        try:
+            return decoded(source.read(row), framing)
+        except Exception as error:
+            bad[row] = _reason(error)
+    raise DataError(f"{source.name}: none of the {len(bad):,} images can be read: {_named(source, bad)}")
+
+
+def _decode(
+    source: Source, framing: Framing, first: NDArray[Any], store: NDArray[Any] | None, limit: float
+) -> _Pass:
+    def task(start: int) -> list[bytes | str]:
+        return [row(i) for i in range(start, min(start + _ROWS_A_TASK, len(source.ids)))]
+
+    def row(i: int) -> bytes | str:
+        try:
+            content = source.read(i)
+            image = decoded(content, framing)
+        except Exception as error:  # Pillow raises half a dozen kinds on a damaged file: all are recorded
+            return _reason(error)
+        if (image.shape, image.dtype) != (first.shape, first.dtype):
+            raise _differs(source, i, image, first)
+        if store is not None:
+            store[i] = image
+        return _digest(content)
+
+    outcomes = list(chain.from_iterable(_mapped(task, len(source.ids), source.parallel)))
+    bad = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, str)}
+    _tolerate(source, bad, limit)
+    return _Pass(_fingerprint(source.ids, outcomes, repr((first.shape, str(first.dtype), framing.fit))), bad)
+
+
+def _mapped(task: Any, n: int, parallel: bool) -> Iterator[list[bytes | str]]:
+    starts = range(0, n, _ROWS_A_TASK)
+    if not parallel:
+        yield from map(task, starts)
+        return
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        yield from pool.map(task, starts)
+
+
+def _digest(content: Content) -> bytes:
+    if isinstance(content, np.ndarray):
+        content = repr((content.shape, str(content.dtype))).encode() + content.tobytes()
+    elif isinstance(content, Image.Image):
+        content = repr((content.size, content.mode)).encode() + content.tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _fingerprint(ids: Sequence[str], outcomes: Sequence[bytes | str], form: str) -> str:
+    """Of the readable pictures: what they are called, the bytes they were read from, and their form.
+
+    The bytes as stored, not as decoded: two versions of a JPEG decoder differ in the last bit.
+    """
+    digest = hashlib.blake2b(form.encode(), digest_size=16)
+    for name, content in zip(ids, outcomes, strict=True):
+        if isinstance(content, bytes):
+            digest.update(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _tolerate(source: Source, bad: dict[int, str], limit: float) -> None:
+    if not bad:
+        return
+    count = f"{len(bad):,} of {len(source.ids):,} images cannot be read"
+    if len(bad) > math.ceil(limit * len(source.ids)):
+        raise DataError(
+            f"{source.name}: {count}, more than max_bad_fraction={limit:g}: {_named(source, bad)}. "
+            "Repair or remove them, or raise max_bad_fraction"
+        )
+    logger.warning("%s: %s and are left out: %s", source.name, count, _named(source, bad))
+
+
+def _dataset(source: Source, images: Any, fingerprint: str, bad: dict[int, str]) -> ImageDataset:
+    rows = np.array([row for row in range(len(source.ids)) if row not in bad], dtype=np.int64)
+    return ImageDataset(
+        images,
+        [source.ids[row] for row in rows],
+        {name: codes[rows] for name, codes in source.labels.items()},
+        dict(source.label_names),
+        fingerprint,
+        rows=rows,
+        quarantined=[(source.ids[row], reason) for row, reason in sorted(bad.items())],
+    )
+
+
+def _differs(source: Source, i: int, image: NDArray[Any], first: NDArray[Any]) -> DataError:
+    seen, expected = (f"{'x'.join(map(str, a.shape))} {a.dtype}" for a in (image, first))
+    advice = (
+        "save all with the same depth" if image.shape == first.shape else "give image_size=(height, width)"
+    )
+    if len(image) != len(first):
+        advice = "give channels (1 is grey, 3 is RGB)"
+    return DataError(f"{source.name}: {source.ids[i]!r} is {seen}, others are {expected}; {advice}")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _named(source: Source, bad: dict[int, str]) -> str:
+    few = sorted(bad.items())[:3]
+    more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
+    return "; ".join(f"{source.ids[row]!r} ({reason})" for row, reason in few) + more

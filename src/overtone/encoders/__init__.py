@@ -1,0 +1,27 @@
+"""Encoders: modules that take a batch and return its embeddings, (B, D).
+
+Any `nn.Module` becomes one with `as_encoder`; `build_encoder` makes one by name.
+"""
+
+from __future__ import annotations
+
+from overtone.encoders.base import BatchEncoder, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.building import build_encoder
+from overtone.encoders.files import load_encoder, load_weights, save_encoder
+from overtone.encoders.freezing import trainable
+from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
+
+__all__ = [
+    "BatchEncoder",
+    "Encoder",
+    "ImageEncoder",
+    "SeriesEncoder",
+    "as_encoder",
+    "build_encoder",
+    "load_encoder",
+    "load_weights",
+    "resnet18_cifar",
+    "save_encoder",
+    "small_cnn",
+    "trainable",
+]

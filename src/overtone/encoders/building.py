@@ -1,0 +1,208 @@
+"""Makes an encoder by its name."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import partial
+from statistics import fmean
+from typing import Any, NamedTuple, TypeVar, cast
+
+import torchvision
+from torch import nn
+
+from overtone.encoders.base import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
+from overtone.errors import RecipeError
+
+_Made = TypeVar("_Made")
+
+_BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
+_NAMES = [*_BACKBONES, "series_cnn", "torchvision:<model>", "timm:<model>"]
+# The statistics of ImageNet, on which torchvision's weights were trained.
+_IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+# Arguments that would read a file or the network; weights come by `pretrained` or `load_weights`.
+_WEIGHTS = {"weights", "weights_backbone", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}
+
+
+def build_encoder(
+    name: str,
+    *,
+    channels: int = 3,
+    image_size: int | Sequence[int] | None = None,
+    pretrained: bool = False,
+    trust: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    modality: str = "image",
+    **arguments: Any,
+) -> Encoder:
+    """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
+
+    Args:
+        name: "small_cnn", "resnet18_cifar", "series_cnn"; "torchvision:resnet50" or
+            "timm:vit_tiny_patch16_224", with the classification head removed; "package.module:Class" with
+            `trust`, which is called with `arguments` alone.
+        channels: Channels of the pictures, or values a step of the series.
+        image_size: Height and width, or one number for both, for models of one fixed size.
+        pretrained: Start from the published weights (torchvision, timm).
+        trust: Allow "package.module:Class", that is, code; for names a user wrote, never for a file's.
+        mean: Mean of each channel in [0, 1]; the model's own, or 0.5, by default.
+        std: Their standard deviation; the model's own, or 0.25, by default.
+        modality: What a "package.module:Class" takes (see `as_encoder`).
+        **arguments: For the model.
+
+    Raises:
+        RecipeError: The name is unknown, or the model does not take the arguments.
+
+    >>> encoder = build_encoder("small_cnn", channels=1)
+    >>> encoder.dim, build_encoder(**encoder.spec).dim
+    (128, 128)
+    """
+    for argument in sorted(_WEIGHTS & arguments.keys()):
+        raise RecipeError(
+            f"encoder.{argument}: not an argument; use pretrained, or load_weights on the encoder"
+        )
+    if name == "series_cnn":
+        return _called(name, SeriesEncoder, channels=channels, **arguments)
+    family, colon, model = name.partition(":")
+    if colon and trust and family not in _FAMILIES:
+        return as_encoder(_called(name, _imported(name), **arguments), modality, mean=mean, std=std)
+    if name not in _BACKBONES and family not in _FAMILIES:
+        raise RecipeError(_unknown(name, _NAMES) + '; "package.module:Class" needs trust=True')
+    size = None if image_size is None else _pair(image_size)
+    if name in _BACKBONES:
+        found = _built_in(name, channels, size, pretrained, arguments)
+    else:
+        found = _FAMILIES[family](model, channels, size, pretrained, arguments)
+    mean, std = mean or _per_channel(found.mean, channels), std or _per_channel(found.std, channels)
+    if len(mean) != channels:
+        raise RecipeError(f"encoder.mean={list(mean)}: expected one number for each of {channels} channels")
+    spec = {"name": name, "channels": channels, "image_size": size, "mean": mean, "std": std, **arguments}
+    return ImageEncoder(found.backbone, mean=mean, std=std, spec=_json(spec), image_size=found.image_size)
+
+
+class _Found(NamedTuple):
+    """A backbone, the pictures it is made for, and their statistics."""
+
+    backbone: nn.Module
+    image_size: tuple[int, int]
+    mean: Sequence[float] = (MEAN,)
+    std: Sequence[float] = (STD,)
+
+
+def _built_in(
+    name: str, channels: int, size: tuple[int, int] | None, pretrained: bool, arguments: dict[str, Any]
+) -> _Found:
+    if pretrained:
+        raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
+    return _Found(_called(name, _BACKBONES[name], channels=channels, **arguments), size or (32, 32))
+
+
+def _torchvision(
+    model: str, channels: int, size: tuple[int, int] | None, pretrained: bool, arguments: dict[str, Any]
+) -> _Found:
+    name = f"torchvision:{model}"
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model not in names:
+        raise RecipeError(_unknown(name, [f"torchvision:{known}" for known in names]))
+    if pretrained and channels != 3:
+        raise RecipeError(
+            f"encoder.channels={channels}: torchvision's weights take 3; use timm, or pretrained=False"
+        )
+    if model.startswith("vit_") and size:
+        arguments = {"image_size": size[0], **arguments}
+    weights = "DEFAULT" if pretrained else None
+    backbone = _called(name, torchvision.models.get_model, model, weights=weights, **arguments)
+    linear = _names_of(backbone, nn.Linear)
+    if not linear:
+        raise RecipeError(f"encoder.name={name!r}: it has no linear head to remove; choose another model")
+    _replace(backbone, linear[-1], nn.Identity())
+    if channels != 3:
+        stem = _names_of(backbone, nn.Conv2d)[0]
+        _replace(backbone, stem, _with_channels(backbone.get_submodule(stem), channels))
+    return _Found(backbone, size or (224, 224), *_IMAGENET)
+
+
+def _timm(
+    model: str, channels: int, size: tuple[int, int] | None, pretrained: bool, arguments: dict[str, Any]
+) -> _Found:
+    try:
+        import timm
+    except ImportError as error:
+        raise RecipeError(
+            f'encoder.name="timm:{model}": install timm with pip install "overtone[timm]"'
+        ) from error
+    name = f"timm:{model}"
+    # Names of models alone: "hf-hub:..." and "local-dir:..." would read a configuration from elsewhere.
+    if not timm.is_model(model):
+        raise RecipeError(_unknown(name, [f"timm:{known}" for known in timm.list_models()]))
+    if size and getattr(timm.get_pretrained_cfg(model), "fixed_input_size", False):
+        arguments = {"img_size": size, **arguments}
+    create = partial(timm.create_model, model, pretrained=pretrained, num_classes=0, in_chans=channels)
+    backbone = _called(name, create, **arguments)
+    published: dict[str, Any] = cast(Any, backbone).pretrained_cfg
+    return _Found(backbone, size or _pair(published["input_size"][1:]), published["mean"], published["std"])
+
+
+_FAMILIES = {"torchvision": _torchvision, "timm": _timm}
+
+
+def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: Any) -> _Made:
+    try:
+        return make(*values, **arguments)
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise RecipeError(f"encoder.name={name!r} cannot be built with {arguments}: {error}") from error
+
+
+def _imported(name: str) -> Callable[..., nn.Module]:
+    path, _, attribute = name.partition(":")
+    try:
+        made: Callable[..., nn.Module] = getattr(importlib.import_module(path), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"encoder.name={name!r}: {error}; expected package.module:Class") from error
+    return made
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    close = get_close_matches(name, names, n=3)
+    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    listed = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+    return f"encoder.name={name!r} is unknown{guess} Known: {listed}"
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def _per_channel(values: Sequence[float], channels: int) -> list[float]:
+    """One value a channel: as given, or the mean of the given ones where their number differs."""
+    return list(values) if len(values) == channels else [fmean(values)] * channels
+
+
+def _json(spec: dict[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(spec))
+    except TypeError as error:
+        raise RecipeError(f"encoder: the arguments {spec} are not plain values: {error}") from error
+    return plain
+
+
+def _names_of(module: nn.Module, kind: type[nn.Module]) -> list[str]:
+    return [name for name, part in module.named_modules() if isinstance(part, kind)]
+
+
+def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, part)
+
+
+def _with_channels(stem: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """A new first convolution for another number of channels."""
+    like = {
+        name: getattr(stem, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+    }
+    return nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **like)

@@ -1,0 +1,59 @@
+"""The nearest-neighbour probe: what the geometry of the embeddings says without any training."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overtone.evaluation.labelled import labelled
+
+_TEMPERATURE = 0.07
+
+
+def knn(
+    train: NDArray[np.float32],
+    train_labels: NDArray[np.int64],
+    test: NDArray[np.float32],
+    test_labels: NDArray[np.int64],
+    *,
+    attribute: str = "label",
+    n_neighbors: int = 20,
+) -> float:
+    """Accuracy of a vote of the nearest training samples, each weighing exp(cosine / 0.07).
+
+    The weights are those of Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
+    Discrimination", CVPR 2018, section 3.4. The memory is bounded: scikit-learn searches in chunks.
+
+    Args:
+        train: (N, D) float32.
+        train_labels: (N,) int64, -1 where a sample has no label and is left out.
+        test: (M, D) float32.
+        test_labels: (M,) int64, likewise.
+        attribute: Named in errors.
+        n_neighbors: How many vote; all training samples where there are fewer.
+
+    Returns:
+        Percent of the labelled test samples that are classified rightly.
+
+    Raises:
+        DataError: See `labelled`.
+
+    >>> x = np.array([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0]], np.float32)
+    >>> knn(x, np.array([0, 0, 1]), np.array([[0.0, 3.0]], np.float32), np.array([0]), n_neighbors=2)
+    100.0
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import normalize
+
+    data = labelled(train, train_labels, test, test_labels, attribute)
+    probe = KNeighborsClassifier(
+        min(n_neighbors, len(data.train)), weights=_weights, algorithm="brute", metric="euclidean"
+    )
+    probe.fit(normalize(data.train), data.train_labels)
+    return 100 * float(probe.score(normalize(data.test), data.test_labels))
+
+
+def _weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    # On the unit sphere distance² = 2 - 2 cosine; the constant factor exp(1 / 0.07) cancels in the vote.
+    weights: NDArray[np.float64] = np.exp(-(distances**2) / (2 * _TEMPERATURE))
+    return weights

@@ -1,0 +1,148 @@
+"""The front door: train in stages from Python, on objects instead of names."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from torch import Tensor, nn
+
+from overtone import artifacts, datasets, multistage
+from overtone.contracts import Dataset, Views
+from overtone.encoders import Encoder, as_encoder
+from overtone.errors import RecipeError
+from overtone.integration import JointEncoder, load
+from overtone.progress import Bars, Silent, logging_to
+from overtone.recipe import Recipe, build_parts, parse, resolved, to_yaml
+from overtone.recipe.components import GIVEN
+
+
+def fit(
+    dataset: Any,
+    *,
+    out: str | Path,
+    encoder: str | nn.Module | Callable[[], nn.Module] = "small_cnn",
+    method: str | Callable[[nn.Module], nn.Module] = "simclr",
+    views: Views | None = None,
+    stages: int | Sequence[dict[str, Any]] = 3,
+    test: Any = None,
+    preset: str = "overtone",
+    seed: int = 0,
+    precision: str = "fp32",
+    device: str = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+    **train: Any,
+) -> JointEncoder:
+    """Trains stage after stage into a run folder and returns all stages as one encoder.
+
+    Calling it again with the same arguments continues an interrupted run, or loads a finished one.
+
+    Args:
+        dataset: An Overtone data set, any torch `Dataset`, an array of images, or a path.
+        out: The run folder.
+        encoder: A name (see `build_encoder`); a function that makes a new module, called once a stage;
+            or a module, whose weights every stage starts from. A module for images takes (B, C, H, W)
+            floats, any other takes the batch.
+        method: "simclr", or a function from an encoder to a module with `step`.
+        views: Makes the views of a batch; by default those of the data's modality.
+        stages: How many, or the values of each (see `StageSpec`).
+        test: Embedded beside the data, for evaluation.
+        preset: "overtone" or "paper".
+        seed: Every random draw belongs to it.
+        precision: "fp32" or "bf16".
+        device: "auto", "cpu", "cuda", ...
+        num_workers: Processes that load samples, for data that are not cached.
+        progress: Show bars and lines.
+        **train: Values for all stages: `epochs`, `batch_size`, `lr`, ... (see `StageSpec`).
+
+    Raises:
+        OvertoneError: An argument, the data or the run folder is at fault; the message says how.
+
+    >>> import tempfile
+    >>> pictures = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    >>> joint = fit(pictures, out=tempfile.mkdtemp(), stages=2, epochs=1, batch_size=16, progress=False)
+    >>> joint.encode(pictures).shape
+    (64, 256)
+    """
+    folder, data = Path(out), as_dataset(dataset)
+    held_out = None if test is None else as_dataset(test)
+    recipe = resolved(
+        parse(
+            {
+                "preset": preset,
+                "seed": seed,
+                "data": {"source": GIVEN},
+                "encoder": {"name": encoder if isinstance(encoder, str) else GIVEN},
+                "views": {"name": GIVEN if views is not None else data.modality},
+                "method": {"name": method if isinstance(method, str) else GIVEN},
+                "stages": stages if isinstance(stages, int) else list(stages),
+                "train": train,
+                "precision": precision,
+                "device": device,
+                "num_workers": num_workers,
+            }
+        )
+    )
+    parts = _parts(recipe, data, held_out, encoder, method, views)
+    folder.mkdir(parents=True, exist_ok=True)
+    artifacts.write_text(folder / "recipe.yaml", to_yaml(recipe))
+    with Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display:
+        with logging_to(display) if progress else nullcontext():
+            multistage.run(parts, folder, display)
+    return load(folder, encoder=None if isinstance(encoder, str) else _module(encoder))
+
+
+def as_dataset(source: Any) -> Dataset:
+    """Whatever holds samples, as an Overtone data set.
+
+    >>> as_dataset(np.zeros((3, 8, 8, 3), dtype=np.uint8)).modality
+    'image'
+    """
+    if isinstance(source, (str, Path)):
+        opened: Dataset = datasets.open_dataset(source)
+        return opened
+    if isinstance(source, (np.ndarray, Tensor)):
+        return datasets.arrays(source)
+    if all(hasattr(source, name) for name in ("modality", "labels", "collate", "fingerprint")):
+        own: Dataset = source
+        return own
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return datasets.torch_dataset(source)
+    raise RecipeError(
+        f"dataset: {type(source).__name__} has no __getitem__ and __len__; expected an Overtone or torch data set, "
+        "an array of images, or a path."
+    )
+
+
+def _parts(
+    recipe: Recipe,
+    data: Dataset,
+    test: Dataset | None,
+    encoder: str | nn.Module | Callable[[], nn.Module],
+    method: str | Callable[[nn.Module], nn.Module],
+    views: Views | None,
+) -> multistage.Parts:
+    given: dict[str, Any] = {}
+    if not isinstance(encoder, str):
+        given["encoder"] = lambda _: _as_encoder(encoder, data)
+    if not isinstance(method, str):
+        given["method"] = method
+    if views is not None:
+        given["views"] = views
+    return build_parts(recipe, data, test, **given)
+
+
+def _as_encoder(encoder: nn.Module | Callable[[], nn.Module], data: Dataset) -> Encoder:
+    example = data.collate([data[0], data[min(1, len(data) - 1)]])
+    return as_encoder(_module(encoder), data.modality, example=example)
+
+
+def _module(encoder: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    return copy.deepcopy(encoder) if isinstance(encoder, nn.Module) else encoder()

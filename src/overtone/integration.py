@@ -1,0 +1,168 @@
+"""Many stages as one encoder (cross-stage representation integration; Zhang et al., ECCV 2024, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overtone import artifacts
+from overtone.contracts import Batch
+from overtone.embedding import to_device
+from overtone.datasets.decoding import Framing, decoded
+from overtone.encoders import Encoder, load_encoder, save_encoder
+from overtone.errors import DataError, RunError
+
+
+def concatenated(embeddings: Sequence[NDArray[np.float32]], normalise: str = "each") -> NDArray[np.float32]:
+    """The stages' embeddings (N, D_s) side by side, (N, sum of D_s).
+
+    Args:
+        embeddings: One array a stage.
+        normalise: "each" gives every stage unit length, so that none outweighs another; "once"
+            concatenates raw embeddings and gives the whole unit length, as the paper does.
+
+    >>> a, b = np.array([[3.0, 4.0]], dtype=np.float32), np.array([[0.0, 2.0]], dtype=np.float32)
+    >>> concatenated([a, b]).round(2).tolist()
+    [[0.6, 0.8, 0.0, 1.0]]
+    """
+    tensors = [torch.from_numpy(np.asarray(e, dtype=np.float32)) for e in embeddings]
+    joined: NDArray[np.float32] = _joined(tensors, normalise).numpy()
+    return joined
+
+
+class JointEncoder(Encoder):
+    """All stages of a run as one encoder: batch in, (B, sum of D_s) out.
+
+    Args:
+        stages: The encoders, first stage first.
+        normalise: See `concatenated`.
+        modality: The key of the content in a batch.
+        content: What one sample's content looks like, for `encode`: its `shape`, as in training.
+
+    >>> from overtone.encoders import build_encoder
+    >>> joint = JointEncoder([build_encoder("small_cnn"), build_encoder("small_cnn")])
+    >>> joint.encode(np.zeros((5, 32, 32, 3), dtype=np.uint8)).shape
+    (5, 256)
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Encoder],
+        *,
+        normalise: str = "each",
+        modality: str = "image",
+        content: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.stages: Sequence[Encoder] = nn.ModuleList(stages)  # type: ignore[assignment]
+        self.normalise, self.modality, self.content = normalise, modality, content or {}
+        self.dim = sum(stage.dim for stage in stages)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The joint embeddings of a batch."""
+        return _joined([stage(batch) for stage in self.stages], self.normalise)
+
+    @torch.inference_mode()
+    def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:
+        """Embeds arrays or files, in eval mode, on the device where the encoder is.
+
+        Args:
+            content: Images as (N, H, W, C) or (N, C, H, W) array or tensor (uint8, or float in [0, 1]),
+                or a list of paths or PIL images, brought to the size of the training images; or a batch
+                dict, for data that are not images.
+            batch_size: Samples at a time.
+
+        Returns:
+            (N, dim) float32.
+
+        Raises:
+            DataError: The content cannot be read as what the encoder was trained on.
+        """
+        if isinstance(content, dict):
+            return self._embedded(content)
+        if self.modality != "image":
+            raise DataError(
+                f"encode: this encoder takes `{self.modality}`; give a batch dict as the data set's collate makes it."
+            )
+        parts = [
+            self._embedded({"image": self._images(content[start : start + batch_size])})
+            for start in range(0, len(content), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Writes `joint.json` and a folder a stage into an existing folder; safetensors and JSON only."""
+        for number, stage in enumerate(self.stages):
+            place = folder / f"stage-{number}"
+            place.mkdir()
+            save_encoder(stage, place)
+        settings = {name: getattr(self, name) for name in ("normalise", "modality", "content")}
+        artifacts.write_json(folder / "joint.json", {**settings, "stages": len(self.stages)})
+
+    def _embedded(self, batch: Batch) -> NDArray[np.float32]:
+        device = next(self.parameters()).device
+        training = self.training
+        self.eval()
+        embedded: NDArray[np.float32] = self(to_device(batch, device)).float().cpu().numpy()
+        self.train(training)
+        return embedded
+
+    def _images(self, content: Any) -> Tensor:
+        shape = self.content.get("shape")
+        framing = Framing.of(tuple(shape[1:]), shape[0], "crop") if shape else Framing.of(None, None, "crop")
+        if isinstance(content, (np.ndarray, Tensor)):
+            content = _channels_first(np.asarray(content), shape[0] if shape else 3)
+        images = []
+        for number, item in enumerate(content):
+            try:
+                data = Path(item).read_bytes() if isinstance(item, (str, Path)) else item
+                images.append(torch.from_numpy(decoded(data, framing)))
+            except (OSError, ValueError, TypeError) as error:
+                name = item if isinstance(item, (str, Path)) else f"image {number}"
+                raise DataError(f"encode: {name}: {error}") from None
+        return torch.stack(images)
+
+
+def _channels_first(images: NDArray[Any], channels: int) -> NDArray[Any]:
+    if images.ndim == 4 and images.shape[1] == channels:
+        return images
+    if images.ndim == 4 and images.shape[3] == channels:
+        return images.transpose(0, 3, 1, 2)
+    raise DataError(
+        f"encode: an array of shape {images.shape}; expected (N, H, W, {channels}) or (N, {channels}, H, W)."
+    )
+
+
+def load(path: str | Path, *, encoder: nn.Module | None = None) -> JointEncoder:
+    """The joint encoder of a run, in eval mode; needs neither the recipe nor the data.
+
+    Args:
+        path: A run folder, or the `encoder` folder in it, wherever it was copied.
+        encoder: A module of the architecture, for runs whose encoder is not a built-in one: files name
+            no code.
+
+    Raises:
+        RunError: There is no complete run, or a file is damaged or foreign.
+    """
+    folder = Path(path)
+    if not (folder / "joint.json").exists():
+        folder = folder / "encoder"
+    if not (folder / "joint.json").exists():
+        raise RunError(f"{path}: holds no finished run (no encoder/joint.json); finish it with `overtone resume {path}`.")
+    artifacts.verify(folder)
+    settings = artifacts.read_json(folder / "joint.json")
+    stages = [load_encoder(folder / f"stage-{number}", encoder) for number in range(settings.pop("stages"))]
+    return JointEncoder(stages, **settings).eval()
+
+
+def _joined(embeddings: Sequence[Tensor], normalise: str) -> Tensor:
+    if normalise == "each":
+        return torch.cat([F.normalize(e, dim=1) for e in embeddings], dim=1)
+    return F.normalize(torch.cat(list(embeddings), dim=1), dim=1)

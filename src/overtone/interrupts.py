@@ -1,0 +1,59 @@
+"""Stopping on request: a signal only sets a flag, the step in hand is finished and saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from overtone.errors import OvertoneError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_received: list[int] = []
+
+
+class Stopped(OvertoneError):
+    """A signal asked the run to stop; everything up to the step in hand is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after saving; continue with `overtone resume`.")
+        self.exit_code = 128 + number
+
+
+def raise_if_requested() -> None:
+    """Raises `Stopped` when a signal has come since the outermost `catching` began."""
+    if _received:
+        raise Stopped(_received[0])
+
+
+def requested() -> bool:
+    """Whether a signal has come."""
+    return bool(_received)
+
+
+@contextmanager
+def catching() -> Iterator[None]:
+    """Notes SIGINT, SIGTERM and SIGUSR1 instead of dying of them; a second one ends the process at once.
+
+    Only the main thread can catch signals; elsewhere the block runs as it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _received.clear()
+    before = {number: signal.signal(number, _note) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _received.clear()
+
+
+def _note(number: int, _: FrameType | None) -> None:
+    if _received:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    _received.append(number)

@@ -1,0 +1,5 @@
+"""Contrastive methods: an encoder, a head, an objective and a step, one screen each."""
+
+from overtone.methods.simclr import SimCLR
+
+__all__ = ["SimCLR"]

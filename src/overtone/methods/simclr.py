@@ -1,0 +1,52 @@
+"""SimCLR (Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from overtone.contracts import Batch, Ids
+from overtone.encoders import Encoder
+from overtone.heads import ProjectionHead
+from overtone.objectives import NTXent
+
+
+class SimCLR(nn.Module):
+    """Every view of a sample is a positive of its other views; all other samples of its cell repel it.
+
+    Args:
+        encoder: Takes a batch, gives (B, D); what is kept after training.
+        temperature: Scale of the softmax.
+        hidden_dim: Width of the projection head; the encoder's own by default.
+        out_dim: Dimension of z.
+
+    >>> import torch
+    >>> from overtone.encoders import build_encoder
+    >>> method = SimCLR(build_encoder("small_cnn"), out_dim=16)
+    >>> view = {"image": torch.rand(4, 3, 16, 16), "cell": torch.zeros(4).long(), "identity": torch.arange(4)}
+    >>> loss, z = method.step([view, view])
+    >>> loss.shape, z.shape
+    (torch.Size([]), torch.Size([8, 16]))
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        temperature: float = 0.2,
+        hidden_dim: int | None = None,
+        out_dim: int = 128,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim)
+        self.objective = NTXent(temperature)
+
+    def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
+        """The loss of two views of a batch, and z (2B, out_dim), first view first."""
+        first, second = views
+        z = torch.cat([self.projection_head(self.encoder(view)) for view in (first, second)])
+        ids = Ids(*(torch.cat([first[key], second[key]]) for key in Ids._fields))
+        positive = torch.arange(len(z), device=z.device).roll(len(z) // 2)
+        loss: Tensor = self.objective(z, z, positive, ids, ids)
+        return loss, z

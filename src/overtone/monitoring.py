@@ -1,0 +1,116 @@
+"""What a person sees of a training while it runs: loss, speed, alarms, and an online kNN."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from overtone import rng
+from overtone.contracts import Dataset
+from overtone.embedding import to_device
+from overtone.evaluation import collapse_alarm, knn
+from overtone.progress import Display
+
+logger = logging.getLogger(__name__)
+
+SAMPLES = 2000  # half of them vote, half are asked: a second of work, two points of error
+CHECKS = 8  # online kNN evaluations a stage
+
+
+class Monitor:
+    """Takes the records of a training, adds what only the data set knows, and shows both.
+
+    Args:
+        encoder: The encoder in training.
+        dataset: Its training set; each attribute with labels is followed by kNN.
+        stage: The number of the stage.
+        epochs: How many the stage trains.
+        steps_per_epoch: Steps of one epoch.
+        device: Where the encoder is.
+        sink: Takes the finished records.
+        display: Shows them.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dataset: Dataset,
+        stage: int,
+        epochs: int,
+        steps_per_epoch: int,
+        device: torch.device,
+        sink: Callable[[dict[str, Any]], None],
+        display: Display,
+    ) -> None:
+        self.encoder, self.dataset, self.device = encoder, dataset, device
+        self.stage, self.epochs, self.steps_per_epoch = stage, epochs, steps_per_epoch
+        self.sink, self.display = sink, display
+        self._accuracies: dict[str, float] = {}
+        self._last: dict[str, Any] = {}
+        self._alarmed = False
+
+    def log(self, record: dict[str, Any], z: Tensor) -> None:
+        """Shows a record of the step loop and passes it on; the first alarm of a stage is a warning."""
+        record["alarm"] = collapse_alarm(z)
+        if record["alarm"] and not self._alarmed:
+            self._alarmed = True
+            logger.warning("stage %d, step %d: %s", self.stage, record["step"], record["alarm"])
+        self._last = record
+        self.sink(record)
+        note = f"loss {record['loss']:.3f}  {record['samples_per_second']:,.0f} samples/s  {self._knn()}"
+        self.display.advance(f"stage {self.stage}", record["step"], self.epochs * self.steps_per_epoch, note)
+
+    def on_epoch(self, done: int) -> None:
+        """Online kNN after some epochs, the last one always."""
+        if done < self.epochs and done % max(1, self.epochs // CHECKS):
+            return
+        self._accuracies = online_knn(self.encoder, self.dataset, self.device)
+        if self._accuracies:
+            step = done * self.steps_per_epoch
+            self.sink({"step": step, **{f"knn/{name}": v for name, v in self._accuracies.items()}})
+
+    def summary(self) -> str:
+        """One line on how the stage ended."""
+        if not self._last:
+            return "was already trained"
+        return f"loss {self._last['loss']:.3f}" + (f", {self._knn()}" if self._accuracies else "")
+
+    def _knn(self) -> str:
+        values = " ".join(f"{name} {value:.0f}" for name, value in self._accuracies.items())
+        return f"kNN {values}" if values else ""
+
+
+def online_knn(encoder: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, float]:
+    """kNN accuracy in percent of each labelled attribute, on a fixed draw of training samples."""
+    if not dataset.labels:
+        return {}
+    count = min(SAMPLES, len(dataset))
+    chosen = rng.numpy_generator(0, "online knn").choice(len(dataset), count, replace=False)
+    embeddings = _embedded(encoder, dataset, chosen, device)
+    half = count // 2
+    accuracies = {}
+    for name, codes in dataset.labels.items():
+        labels = codes[chosen]
+        voters = labels[:half]
+        if len(np.unique(voters[voters >= 0])) > 1 and (labels[half:] >= 0).any():
+            accuracies[name] = knn(embeddings[:half], voters, embeddings[half:], labels[half:], attribute=name)
+    return accuracies
+
+
+@torch.inference_mode()
+def _embedded(
+    encoder: nn.Module, dataset: Dataset, chosen: np.ndarray[Any, Any], device: torch.device
+) -> np.ndarray[Any, Any]:
+    training = encoder.training
+    encoder.eval()
+    parts = [
+        encoder(to_device(dataset.collate([dataset[int(i)] for i in some]), device)).float().cpu().numpy()
+        for some in np.array_split(chosen, max(1, len(chosen) // 250))
+    ]
+    encoder.train(training)
+    return np.concatenate(parts)

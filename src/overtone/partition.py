@@ -1,0 +1,213 @@
+"""The cells of a stage: which samples the stages so far cannot tell apart.
+
+>>> cells = Partition.intersect([np.array([0, 0, 1, 1]), np.array([5, 7, 7, 7])])
+>>> cells.pseudo_labels, cells.sizes
+(array([0, 1, 2, 2]), array([1, 1, 2]))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+_FILE = "pseudo_labels.npy"
+
+
+class PartitionSummary(NamedTuple):
+    """How many cells there are and how large, in samples."""
+
+    n_samples: int
+    n_cells: int
+    smallest: int
+    median: float
+    largest: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_samples:,} samples in {self.n_cells:,} cells of {self.smallest:,}-{self.largest:,}"
+            f" (median {self.median:,.0f})"
+        )
+
+
+class Partition:
+    """Samples grouped into cells, stored as compressed rows: cell c is `order[offsets[c]:offsets[c + 1]]`.
+
+    Attributes:
+        pseudo_labels: (N,) int64, the cell of each sample, in range(n_cells) without gaps.
+        n_cells: How many cells there are, C.
+        sizes: (C,) int64, samples a cell, never 0.
+        order: (N,) int64, sample ids grouped by cell, ascending in each.
+        offsets: (C + 1,) int64, where each cell begins in `order`.
+
+    Args:
+        pseudo_labels: (N,) integers >= 0, any values: equal ones share a cell. They are numbered anew in
+            ascending order.
+
+    Raises:
+        DataError: The labels are not a vector of integers >= 0, or there are none.
+
+    >>> cells = Partition(np.array([9, 4, 9]))
+    >>> cells.pseudo_labels, cells.order, cells.offsets
+    (array([1, 0, 1]), array([1, 0, 2]), array([0, 1, 3]))
+    """
+
+    def __init__(self, pseudo_labels: NDArray[np.integer[Any]]) -> None:
+        labels = _checked(pseudo_labels, "pseudo_labels")
+        self.order: NDArray[np.int64] = np.argsort(labels, kind="stable")
+        ascending = labels[self.order]
+        begins = np.flatnonzero(ascending[1:] != ascending[:-1]) + 1
+        self.offsets: NDArray[np.int64] = np.concatenate(([0], begins, [len(labels)])).astype(np.int64)
+        self.sizes: NDArray[np.int64] = np.diff(self.offsets)
+        self.n_cells = len(self.sizes)
+        self.pseudo_labels: NDArray[np.int64] = np.empty(len(labels), np.int64)
+        self.pseudo_labels[self.order] = np.repeat(np.arange(self.n_cells), self.sizes)
+
+    def __len__(self) -> int:
+        return len(self.pseudo_labels)
+
+    def __repr__(self) -> str:
+        return f"Partition({self.describe()})"
+
+    @classmethod
+    def whole(cls, n: int) -> Partition:
+        """One cell of `n` samples: what stage 0 trains on."""
+        return cls(np.zeros(n, np.int64))
+
+    @classmethod
+    def intersect(cls, cluster_labels: Sequence[NDArray[np.integer[Any]]]) -> Partition:
+        """Samples share a cell if and only if they share the cluster of every stage (MCL, section 3).
+
+        The joint ids are numbered anew after each stage, so they stay below N however many stages.
+
+        Args:
+            cluster_labels: For each stage (N,) integers >= 0.
+
+        Raises:
+            DataError: No stage, or stages of different lengths.
+        """
+        if not cluster_labels:
+            raise DataError("cluster_labels is empty: intersecting needs the labels of at least one stage")
+        joint = cls(cluster_labels[0])
+        for stage, labels in enumerate(cluster_labels[1:], start=1):
+            _check_length(len(labels), len(joint), f"cluster_labels[{stage}]", "cluster_labels[0]")
+            newest = cls(labels)
+            joint = cls(joint.pseudo_labels * newest.n_cells + newest.pseudo_labels)
+        return joint
+
+    def merged(self, floor: int = 2, parents: NDArray[np.integer[Any]] | None = None) -> Partition:
+        """Joins cells of fewer than `floor` samples with their smallest siblings.
+
+        Args:
+            floor: The least number of samples of a cell; a cell of one has no negatives.
+            parents: (N,) coarser labels; siblings share one. Where all cells of a parent together stay
+                below the floor, they join the smallest cells of all. None: all cells are siblings.
+
+        Raises:
+            DataError: A cell lies in two parents, or there are not N parent labels.
+
+        >>> Partition(np.array([0, 1, 1, 2, 3, 3, 3])).merged(parents=np.array([0, 0, 0, 1, 1, 1, 1])).sizes
+        array([3, 4])
+        """
+        if self.sizes.min() >= floor:
+            return self
+        if parents is None:
+            group = _groups(self.sizes, np.zeros(self.n_cells, np.int64), floor)
+            return Partition(group[self.pseudo_labels])
+        group = _groups(self.sizes, self._parent_of_cell(parents), floor)
+        return Partition(group[self.pseudo_labels]).merged(floor)
+
+    def save(self, folder: Path) -> None:
+        """Writes the labels into `folder`; the rest follows from them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / _FILE, self.pseudo_labels, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path, n_samples: int | None = None) -> Partition:
+        """Reads what `save` wrote.
+
+        Args:
+            folder: The folder given to `save`.
+            n_samples: The length of the dataset that the cells must belong to.
+
+        Raises:
+            DataError: The file is missing, damaged, not labels, or of another length.
+        """
+        file = folder / _FILE
+        try:  # Mapped, so that a header which promises more than the file holds allocates nothing.
+            labels = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{file}: cannot be read as labels ({error}); build the cells again") from error
+        if n_samples is not None:
+            _check_length(len(labels) if labels.ndim else 0, n_samples, str(file), "the dataset")
+        return cls(_checked(labels, str(file)))
+
+    def describe(self) -> PartitionSummary:
+        """The number of cells and their sizes, for a line of a report."""
+        smallest, largest = int(self.sizes.min()), int(self.sizes.max())
+        return PartitionSummary(len(self), self.n_cells, smallest, float(np.median(self.sizes)), largest)
+
+    def _parent_of_cell(self, parents: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        _check_length(len(parents), len(self), "parents", "pseudo_labels")
+        of_cell = _checked(parents, "parents")[self.order[self.offsets[:-1]]].astype(np.int64)
+        torn = np.flatnonzero(of_cell[self.pseudo_labels] != parents)
+        if len(torn):
+            sample = int(torn[0])
+            cell = self.pseudo_labels[sample]
+            raise DataError(
+                f"parents: sample {sample} of cell {cell} has parent {parents[sample]}, but the cell's first"
+                f" sample {of_cell[cell]}; give labels of which these cells are subdivisions"
+            )
+        return of_cell
+
+
+def _groups(sizes: NDArray[np.int64], parent: NDArray[np.int64], floor: int) -> NDArray[np.int64]:
+    """The cell that each cell joins, itself where it is large enough."""
+    group = np.arange(len(sizes))
+    ascending = np.lexsort((sizes, parent))
+    for siblings in np.split(ascending, np.flatnonzero(np.diff(parent[ascending])) + 1):
+        _join(siblings, sizes, floor, group)
+    return group
+
+
+def _join(
+    siblings: NDArray[np.int64], sizes: NDArray[np.int64], floor: int, group: NDArray[np.int64]
+) -> None:
+    """Gathers siblings, smallest first, until each gathering reaches the floor; the last may join another."""
+    head, previous, total = siblings[0], None, 0
+    for cell in siblings:
+        if total >= floor:
+            if sizes[cell] >= floor:
+                return
+            head, previous, total = cell, head, 0
+        group[cell] = head
+        total += sizes[cell]
+    if total < floor and previous is not None:
+        group[siblings[group[siblings] == head]] = previous
+
+
+def _checked(labels: NDArray[np.integer[Any]], name: str) -> NDArray[np.integer[Any]]:
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"{name}: {labels.dtype} of shape {labels.shape}, expected a vector of integers, a label a sample"
+        )
+    if labels.min() < 0:
+        n_negative, first = int((labels < 0).sum()), int(np.argmax(labels < 0))
+        raise DataError(
+            f"{name}: {n_negative:,} of {len(labels):,} labels are negative (first: {labels[first]} of sample"
+            f" {first}), expected integers >= 0; give unlabelled samples a label of their own"
+        )
+    return labels
+
+
+def _check_length(length: int, expected: int, name: str, reference: str) -> None:
+    if length != expected:
+        raise DataError(
+            f"{name} has {length:,} labels but {reference} has {expected:,}: they belong to other samples;"
+            " build them again from this dataset"
+        )

@@ -1,0 +1,190 @@
+"""Names that a recipe may use, and the check of the arguments that go with them.
+
+The schema of a component is the signature of the function it names, so whatever can be called from
+Python can be written in YAML, and nothing is described twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
+
+from overtone import datasets, methods, views
+from overtone.encoders import build_encoder
+from overtone.errors import RecipeError
+from overtone.recipe.origin import Origin, Place
+
+GIVEN = "given"  # the name of what came from Python as an object
+
+Component = dict[str, Any]
+Build = Callable[..., Any]
+
+
+class Kind(NamedTuple):
+    """A field of the recipe that names something.
+
+    Attributes:
+        key: Where the name stands.
+        names: What can be named; beside these, any `package.module:attribute`.
+        given: Arguments that come from elsewhere and are not the recipe's to set.
+        more: Arguments that are handled here and not by what is named.
+    """
+
+    key: str
+    names: dict[str, Build]
+    given: frozenset[str] = frozenset()
+    more: frozenset[str] = frozenset()
+
+
+_DATA = Kind(
+    "source",
+    {
+        "parquet": datasets.parquet,
+        "arrays": datasets.arrays,
+        "trifeature": datasets.trifeature,
+        "digits": datasets.digits,
+        "composite": datasets.composite,
+        "tones": datasets.tones,
+        "subset": datasets.subset,
+    },
+)
+KINDS = {
+    "data": _DATA,
+    "test": _DATA,
+    "views": Kind(
+        "name",
+        {"image": views.ImageViews, "series": views.SeriesViews, "per_sample": views.PerSampleViews},
+    ),
+    "method": Kind("name", {"simclr": methods.SimCLR}, given=frozenset({"encoder"})),
+    "encoder": Kind("name", {}, given=frozenset({"trust"}), more=frozenset({"weights"})),
+}
+
+
+def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
+    """What a name stands for.
+
+    Raises:
+        RecipeError: Nobody knows the name, or its module cannot be imported.
+    """
+    if name == GIVEN:
+        raise origin.error(
+            (*place, kind.key),
+            "was given from Python as an object; continue this run by calling overtone.fit again with the same "
+            "arguments and the same out.",
+        )
+    if kind is KINDS["encoder"]:
+        return build_encoder
+    if name in kind.names:
+        return kind.names[name]
+    if ":" not in name:
+        raise origin.unknown((*place, kind.key, name), kind.names, "name")
+    module, _, attribute = name.partition(":")
+    try:
+        found: Build = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise origin.error((*place, kind.key), f"{name!r} cannot be imported ({error}).") from None
+    return found
+
+
+def check_component(component: Component, kind: Kind, place: Place, origin: Origin) -> None:
+    """Checks the name and the arguments of a component, and of the data sets among its arguments.
+
+    Raises:
+        RecipeError: The message names the field, its value and what was expected.
+    """
+    name = component.get(kind.key)
+    if not isinstance(name, str):
+        raise origin.error((*place, kind.key), f"{name!r}: expected one of {', '.join(kind.names)}.")
+    if name == GIVEN:
+        return
+    build = find(name, kind, place, origin)
+    arguments = {key: value for key, value in component.items() if key != kind.key}
+    for key, value in arguments.items():
+        if is_source(value):
+            check_component(value, _DATA, (*place, key), origin)
+        if key in kind.given:
+            raise origin.error((*place, key), "is set by the run; leave it out.")
+    plain = {k: v for k, v in arguments.items() if not is_source(v) and k not in kind.more}
+    model, open_ended = _signature_model(build)
+    known = [f for f in (*model.model_fields, *kind.more) if f not in kind.given and f != kind.key]
+    unknown = [key for key in arguments if key not in known]
+    if unknown and not open_ended:
+        raise origin.unknown((*place, unknown[0]), known)
+    try:
+        model.model_validate(plain)
+    except ValidationError as error:
+        elsewhere = {*kind.given, kind.key, *(k for k, v in arguments.items() if is_source(v))}
+        wrong = [e for e in error.errors() if not (e["type"] == "missing" and e["loc"][0] in elsewhere)]
+        if wrong:
+            raise _complaint(wrong[0], place, origin) from None
+
+
+def is_source(value: Any) -> bool:
+    """Whether an argument is itself a data set to be built."""
+    return isinstance(value, dict) and "source" in value
+
+
+def with_absolute_paths(component: Component) -> Component:
+    """The component with every existing relative path made absolute, so that a run resumes from anywhere."""
+
+    def absolute(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: absolute(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [absolute(inner) for inner in value]
+        looks_like_a_path = isinstance(value, str) and (os.sep in value or "." in value)
+        return str(Path(value).resolve()) if looks_like_a_path and Path(value).exists() else value
+
+    result: Component = absolute(component)
+    return result
+
+
+def _complaint(wrong: Any, place: Place, origin: Origin) -> RecipeError:
+    field = (*place, wrong["loc"][0])
+    if wrong["type"] == "missing":
+        return origin.error(field, "is missing; give it a value.")
+    return origin.error(field, f"{wrong['input']!r}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}.")
+
+
+@cache
+def _signature_model(build: Build) -> tuple[type[BaseModel], bool]:
+    """A pydantic model of a function's parameters, and whether it takes others besides."""
+    fields: dict[str, Any] = {}
+    open_ended = False
+    function = build.__init__ if inspect.isclass(build) else build
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    for name, parameter in inspect.signature(build).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            options = _typed_options(parameter.annotation, scope)
+            open_ended = options is None
+            fields |= {key: (hint, None) for key, hint in (options or {}).items()}
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (_checkable(parameter.annotation, scope), default)
+    config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model("Arguments", __config__=config, **fields), open_ended
+
+
+def _typed_options(annotation: Any, scope: dict[str, Any]) -> dict[str, Any] | None:
+    """The fields behind `**options: Unpack[SomeTypedDict]`; None for a bare `**options`."""
+    text = str(annotation)
+    inner = scope.get(text.partition("[")[2].rstrip("]")) if text.startswith("Unpack[") else None
+    return None if inner is None else {name: _checkable(hint, scope) for name, hint in get_type_hints(inner).items()}
+
+
+def _checkable(annotation: Any, scope: dict[str, Any]) -> Any:
+    """The annotation, or `Any` where it is none that plain YAML values could be checked against."""
+    try:
+        hint = eval(annotation, scope) if isinstance(annotation, str) else annotation
+        TypeAdapter(hint)
+    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError):
+        return Any
+    return Any if hint is inspect.Parameter.empty else hint

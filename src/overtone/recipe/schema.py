@@ -1,0 +1,166 @@
+"""What a recipe may say, and how what it leaves open is filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from overtone.multistage import StageSpec
+from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
+from overtone.recipe.origin import Origin, override, read_yaml
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Preset(NamedTuple):
+    """What a preset decides about the later stages; they take the granularities in turn."""
+
+    granularity: tuple[dict[str, int], ...]
+    stage: dict[str, Any]
+    normalise: Literal["each", "once"]
+
+
+PRESETS = {
+    # Fine cells bring out the weakest feature, coarse ones the second-strongest; a run with both gets both.
+    "overtone": Preset(({"cell_size": 30}, {"n_clusters": 10}), {"cells": "concat"}, "each"),
+    # Zhang et al., ECCV 2024: ten clusters a stage, all stages intersected, one cell a batch.
+    "paper": Preset(
+        ({"n_clusters": 10},), {"cells": "intersect", "cells_per_batch": 1, "min_batch_size": 64}, "once"
+    ),
+    # The published code: the newest clustering alone, and what does not fill a batch is dropped for ever.
+    "published": Preset(({"n_clusters": 10},), {"cells": "last", "cells_per_batch": 1}, "once"),
+}
+GRANULARITY = ("n_clusters", "cell_size")
+
+
+class Recipe(BaseModel):
+    """A run in plain values; `resolved` fills in what was left open."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Literal["overtone", "paper", "published"] = "overtone"
+    seed: int = Field(default=0, ge=0)
+    data: Component
+    test: Component | None = None
+    encoder: Component = Field(default_factory=lambda: {"name": "small_cnn"})
+    views: Component = Field(default_factory=lambda: {"name": "image"})
+    method: Component = Field(default_factory=lambda: {"name": "simclr"})
+    train: dict[str, Any] = Field(default_factory=dict)
+    stages: int | list[dict[str, Any]] = 3
+    normalise: Literal["each", "once"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    num_workers: int = Field(default=0, ge=0)
+    threads: int | None = Field(default=None, ge=1)
+    device: str = "auto"
+    loggers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+
+    def stage_specs(self, origin: Origin | None = None) -> list[StageSpec]:
+        """The values of each stage: the stage's own, else those of `train`, else the preset's.
+
+        Raises:
+            RecipeError: A value is wrong; the message names its field.
+        """
+        given = self.stages if isinstance(self.stages, list) else [{} for _ in range(self.stages)]
+        return [self._stage_spec(number, own, origin or Origin()) for number, own in enumerate(given)]
+
+    def _stage_spec(self, number: int, own: dict[str, Any], origin: Origin) -> StageSpec:
+        preset = PRESETS[self.preset]
+        by_preset: dict[str, Any] = {"epochs": 20, "init": "base" if self._starts_trained() else "scratch"}
+        if number:
+            by_preset |= preset.stage
+            if not any(name in own or name in self.train for name in GRANULARITY):
+                by_preset |= preset.granularity[(number - 1) % len(preset.granularity)]
+        values = {**by_preset, **self.train, **own}
+        if self.preset == "published" and number:
+            values.setdefault("min_batch_size", values.get("batch_size", 256))
+        try:
+            return TypeAdapter(StageSpec).validate_python(values)
+        except ValidationError as error:
+            field = str(error.errors()[0]["loc"][0])
+            place = ("train",) if field in self.train and field not in own else ("stages", number)
+            raise origin.invalid(error, place, [f.name for f in dataclasses.fields(StageSpec)]) from None
+
+    def _starts_trained(self) -> bool:
+        return bool(self.encoder.get("pretrained") or self.encoder.get("weights"))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and sets the values of `key.path=value` overrides in it.
+
+    Raises:
+        RecipeError: The message names file, line, field, value and what was expected.
+    """
+    values, origin = read_yaml(path)
+    for assignment in overrides:
+        place = override(values, assignment)
+        kept = {known: line for known, line in origin.lines.items() if known[: len(place)] != place}
+        origin = Origin(path, kept)
+    return parse(values, origin)
+
+
+def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:
+    """Checks the values of a recipe, those of its components and stages included.
+
+    Raises:
+        RecipeError: As `read`.
+
+    >>> parse({"data": {"source": "trifeature", "n": 100}, "sede": 1})
+    Traceback (most recent call last):
+    overtone.errors.RecipeError: sede: unknown field; did you mean `seed`?
+    """
+    origin = origin or Origin()
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise origin.invalid(error, (), Recipe.model_fields) from None
+    if recipe.stages == [] or (isinstance(recipe.stages, int) and recipe.stages < 1):
+        raise origin.error(("stages",), f"{recipe.stages}: expected at least 1 stage.")
+    for field, kind in KINDS.items():
+        component = getattr(recipe, field)
+        if component is not None:
+            check_component(component, kind, (field,), origin)
+    recipe.stage_specs(origin)
+    return recipe
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The same recipe with nothing left open: every stage in full, the device by name, absolute paths."""
+    return recipe.model_copy(
+        update={
+            **{
+                field: with_absolute_paths(getattr(recipe, field))
+                for field in ("data", "test", "encoder")
+                if getattr(recipe, field) is not None
+            },
+            "train": {},
+            "stages": [dataclasses.asdict(stage) for stage in recipe.stage_specs()],
+            "normalise": recipe.normalise or PRESETS[recipe.preset].normalise,
+            "device": device_name(recipe.device),
+        }
+    )
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """A recipe as YAML, without the fields that were left out."""
+    values = {name: value for name, value in recipe.model_dump().items() if value not in (None, {}, [])}
+    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True)
+
+
+def device_name(wanted: str) -> str:
+    """The device to use: what was asked for, or the fastest there is."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _plain(value: Any) -> Any:
+    """Tuples, which YAML does not have, as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value

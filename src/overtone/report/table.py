@@ -1,0 +1,187 @@
+"""The closing table: what each stage reads, beside what the same cost buys without stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias, TypedDict
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from overtone.errors import RecipeError
+from overtone.report import printable
+
+Row: TypeAlias = tuple[str, Mapping[str, Sequence[float]]]
+"""An attribute, and column -> its accuracies in percent, one for each seed."""
+
+SPREAD_NOTE = "Accuracy in percent; ± is the spread: the standard deviation over seeds (n - 1)."
+
+
+class Comparison(NamedTuple):
+    """The columns of equal cost, the only ones that may be compared: bold marks the best of them."""
+
+    result: str
+    ensemble: str | None = None
+    longer: str | None = None
+
+
+class Record(TypedDict):
+    """One figure of the table; `spread` is None where there is one seed."""
+
+    attribute: str
+    column: str
+    mean: float
+    spread: float | None
+    n_seeds: int
+    best: bool
+
+
+def table_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
+    """Every figure of the table as plain values, for JSON.
+
+    >>> table_records([("shape", {"stage 0": [40.0, 42.0]})], Comparison("stage 0"))[0]["mean"]
+    41.0
+    """
+    return [
+        Record(
+            attribute=attribute,
+            column=column,
+            mean=_mean(values),
+            spread=_spread(values),
+            n_seeds=len(values),
+            best=column in _best(figures, comparison),
+        )
+        for attribute, figures in rows
+        for column, values in figures.items()
+    ]
+
+
+def terminal_table(rows: Sequence[Row], comparison: Comparison, title: str = "") -> Table:
+    """The table for a terminal: attributes down, columns across, the best of equal cost in bold.
+
+    >>> terminal_table([("shape", {"stage 0": [40.8]})], Comparison("stage 0")).row_count
+    1
+    """
+    table = Table(title=Text(title) if title else None, caption=SPREAD_NOTE)
+    table.add_column("")
+    for column in _columns(rows):
+        table.add_column(Text(printable(column)), justify="right")
+    for attribute, figures in rows:
+        best = _best(figures, comparison)
+        cells = [
+            Text(_shown(figures.get(column)), style="bold" if column in best else "")
+            for column in _columns(rows)
+        ]
+        table.add_row(Text(printable(attribute)), *cells)
+    return table
+
+
+def markdown_table(rows: Sequence[Row], comparison: Comparison) -> str:
+    """The same table as Markdown.
+
+    >>> print(markdown_table([("shape", {"stage 0": [40.0, 42.0]})], Comparison("stage 0")))
+    |  | stage 0 |
+    |---|---:|
+    | shape | 41.0 ± 1.4 |
+    <BLANKLINE>
+    Accuracy in percent; ± is the spread: the standard deviation over seeds (n - 1).
+    """
+    columns = _columns(rows)
+    lines = [_markdown_row(["", *map(_escaped, columns)]), "|---|" + "---:|" * len(columns)]
+    for attribute, figures in rows:
+        best = _best(figures, comparison)
+        shown = ((column, _shown(figures.get(column))) for column in columns)
+        cells = [f"**{text}**" if column in best else text for column, text in shown]
+        lines.append(_markdown_row([_escaped(attribute), *cells]))
+    return "\n".join([*lines, "", SPREAD_NOTE])
+
+
+def verdict(rows: Sequence[Row], comparison: Comparison, n_test: Mapping[str, int]) -> list[str]:
+    """One plain sentence for each attribute: whether the stages gained on the baselines of equal cost.
+
+    A difference counts when it exceeds the spread: the larger standard deviation over seeds (ddof=1)
+    of the result and the better baseline. Where either has a single seed, twice its binomial standard
+    error on the test set stands in for its spread.
+
+    Args:
+        rows: The rows of the table.
+        comparison: Which columns are the result and the baselines.
+        n_test: Attribute -> labelled test samples.
+
+    Raises:
+        RecipeError: A row lacks a column of the comparison.
+
+    >>> row = ("shape", {"0-2": [55.2, 57.4], "x3": [47.0, 48.2], "3 x longer": [44.0, 44.0]})
+    >>> verdict([row], Comparison("0-2", "x3", "3 x longer"), {"shape": 3000})
+    ['shape: 56.3, against 47.6 for the equal-size ensemble and 44.0 for one encoder trained as long: +8.7, \
+more than the spread over seeds (1.6): a gain.']
+    """
+    if comparison.ensemble is None and comparison.longer is None:
+        return ["No baselines were trained: run with --baselines before you call any of this a gain."]
+    return [_sentence(attribute, figures, comparison, n_test[attribute]) for attribute, figures in rows]
+
+
+def _sentence(
+    attribute: str, figures: Mapping[str, Sequence[float]], comparison: Comparison, n_test: int
+) -> str:
+    named = (
+        (comparison.ensemble, "the equal-size ensemble"),
+        (comparison.longer, "one encoder trained as long"),
+    )
+    baselines = [(column, words) for column, words in named if column is not None]
+    for column in (comparison.result, *(column for column, _ in baselines)):
+        if not figures.get(column):
+            raise RecipeError(f"{attribute}: no column {column!r}; the row has {', '.join(figures)}.")
+    best = max((figures[column] for column, _ in baselines), key=_mean)
+    gain = _mean(figures[comparison.result]) - _mean(best)
+    noise, meaning = max(_noise(values, n_test) for values in (figures[comparison.result], best))
+    against = " and ".join(f"{_mean(figures[column]):.1f} for {words}" for column, words in baselines)
+    clear = abs(gain) > noise
+    judgement = ("a gain" if gain > 0 else "a loss") if clear else "not a gain"
+    return (
+        f"{printable(attribute)}: {_mean(figures[comparison.result]):.1f}, against {against}: {gain:+.1f}, "
+        f"{'more' if clear else 'not more'} than {meaning} ({noise:.1f}): {judgement}."
+    )
+
+
+def _noise(accuracies: Sequence[float], n_test: int) -> tuple[float, str]:
+    spread = _spread(accuracies)
+    if spread is not None:
+        return spread, "the spread over seeds"
+    share = _mean(accuracies) / 100
+    return 200 * math.sqrt(share * (1 - share) / n_test), f"two standard errors of {n_test} test samples"
+
+
+def _mean(accuracies: Sequence[float]) -> float:
+    return float(np.mean(accuracies))
+
+
+def _spread(accuracies: Sequence[float]) -> float | None:
+    return float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+
+
+def _best(figures: Mapping[str, Sequence[float]], comparison: Comparison) -> set[str]:
+    """The best of the comparable columns, to the digit shown; none where there is nothing to compare."""
+    means = {c: round(_mean(figures[c]), 1) for c in comparison if c is not None and figures.get(c)}
+    return {c for c, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(column for _, figures in rows for column in figures))
+
+
+def _shown(accuracies: Sequence[float] | None) -> str:
+    if not accuracies:
+        return "–"
+    spread = _spread(accuracies)
+    return f"{_mean(accuracies):.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+
+
+def _escaped(text: str) -> str:
+    return printable(text).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,230 @@
+"""What a study found: every attribute read from every stage, from all together, and from the baselines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overtone import artifacts
+from overtone.contracts import Dataset
+from overtone.embedding import embed
+from overtone.encoders import load_encoder
+from overtone.evaluation import Score, evaluate_attributes, split_labelled
+from overtone.integration import concatenated
+from overtone.multistage import embeddings_of, stage_folder
+from overtone.partition import Partition
+from overtone.progress import Display
+from overtone.recipe import open_data
+from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
+from overtone.report.table import Comparison, Row, markdown_table, table_records, verdict
+from overtone.study import Study, baseline_folder
+
+logger = logging.getLogger(__name__)
+
+Codes = dict[str, NDArray[np.int64]]
+
+
+class ProbeSets(NamedTuple):
+    """Which embeddings the probes learn from and which they are asked about, with their labels."""
+
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+    test_set: str
+    train_labels: Codes
+    test_labels: Codes
+
+
+class Results(NamedTuple):
+    """The closing table and what can be said of it."""
+
+    rows: list[Row]
+    comparison: Comparison
+    sentences: list[str]
+
+
+Reader = Callable[[Path, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""The embeddings that the probes learn from and are asked about, of a run and one of its stages."""
+
+
+def evaluate_study(study: Study) -> Results | None:
+    """Probes everything that a study trained, and writes `results.json`, `table.md` and `cells.png`.
+
+    Returns:
+        None where no attribute has labels.
+    """
+    dataset, test = open_data(study.recipe, cache_dir=study.home(0) / "cache")
+    write_gallery(study.home(0), dataset, len(study.recipe.stage_specs()))
+    sets = probe_sets(dataset, test)
+
+    def kept(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        train = embeddings_of(home, stage)
+        return train[sets.train], (train if test is None else embeddings_of(home, stage, "test"))[sets.test]
+
+    results = _read(study, sets, kept)
+    if results is not None:
+        _write(study.folder, results)
+    return results
+
+
+def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Results | None:
+    """Probes other data with the encoders of a study; writes nothing.
+
+    Returns:
+        None where no attribute has labels.
+    """
+    sets = probe_sets(dataset, None)
+
+    def made(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        encoder = load_encoder(stage_folder(home, stage) / "encoder")
+        embeddings = embed(encoder, dataset, progress=partial(display.advance, "embeds"))
+        return embeddings[sets.train], embeddings[sets.test]
+
+    return _read(study, sets, cache(made))
+
+
+def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32]) -> None:
+    """Writes embeddings (N, D) as a table of `id` and `embedding`, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
+    beside = path.with_name(f".{path.name}.writing")
+    with artifacts.disk_errors(path):
+        pq.write_table(pa.table({"id": pa.array(list(ids)), "embedding": values}), beside)
+        beside.replace(path)
+
+
+def columns(home: Path, n_stages: int, baselines: bool) -> dict[str, list[tuple[Path, int]]]:
+    """Column of the table -> the encoders it reads side by side, each a run and the number of its stage."""
+    stages = [(home, stage) for stage in range(n_stages)]
+    shown: dict[str, list[tuple[Path, int]]] = {}
+    if baselines:
+        shown["random weights"] = [(baseline_folder(home, "random"), 0)]
+    shown |= {f"stage {stage}": [stages[stage]] for stage in range(n_stages)}
+    shown |= {f"stages 0-{last}": stages[: last + 1] for last in range(1, n_stages)}
+    if baselines and n_stages > 1:
+        plain = [(baseline_folder(home, f"plain-{number}"), 0) for number in range(1, n_stages)]
+        shown[f"{n_stages} plain"] = [stages[0], *plain]
+        shown[f"1 plain, {n_stages} x longer"] = [(baseline_folder(home, "long"), 0)]
+    return shown
+
+
+def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
+    """Where the probes learn and where they are asked; without a test set, a fifth of the samples is kept back."""
+    if test is None:
+        train_ids, test_ids = split_labelled(len(dataset), seed=0)
+        train_labels = {name: codes[train_ids] for name, codes in dataset.labels.items()}
+        test_labels = {name: codes[test_ids] for name, codes in dataset.labels.items()}
+        source = "a fifth of the training samples, kept back from the probes"
+    else:
+        train_ids, test_ids = np.arange(len(dataset)), np.arange(len(test))
+        train_labels = dict(dataset.labels)
+        test_labels = {
+            name: _recoded(test.labels[name], test.label_names[name], dataset.label_names[name])
+            for name in dataset.labels
+            if name in test.labels
+        }
+        source = "the test set"
+    usable = [name for name in test_labels if _usable(name, train_labels[name], test_labels[name])]
+    return ProbeSets(
+        train_ids,
+        test_ids,
+        f"{len(test_ids):,} samples of {source}",
+        {name: train_labels[name] for name in usable},
+        {name: _known(name, test_labels[name], train_labels[name]) for name in usable},
+    )
+
+
+def write_gallery(home: Path, dataset: Dataset, n_stages: int) -> None:
+    """Writes `cells.png`, some cells that stage 0 left for stage 1, and says what they have in common."""
+    if n_stages < 2:
+        return
+    partition = Partition.load(home / "stage-1" / "partition", len(dataset))
+    logger.info(purity_sentence(0, cell_purity(partition, dataset.labels)))
+    if dataset.modality != "image":
+        logger.info("no picture of the cells: the samples are not images.")
+        return
+    title = "Cells of stage 0: a row shows samples that it cannot tell apart"
+    cell_gallery(dataset, partition, title=title).save(home / "cells.png")
+    logger.info("%s: what the cells of stage 0 have in common, in pictures.", home / "cells.png")
+
+
+def _results(
+    scores: Sequence[Mapping[str, Mapping[tuple[str, str], Score]]],
+    n_stages: int,
+    baselines: bool,
+    sets: ProbeSets,
+) -> Results:
+    first = scores[0]
+    probed = next(iter(first.values()))
+    rows: list[Row] = []
+    for attribute, probe in probed:
+        name = attribute if probe == "linear" else f"{attribute} (kNN)"
+        figures = {"chance": [probed[attribute, probe]["chance"]]}
+        figures |= {c: [seed[c][attribute, probe]["accuracy"] for seed in scores] for c in first}
+        rows.append((name, figures))
+    compared = baselines and n_stages > 1
+    comparison = Comparison(
+        f"stages 0-{n_stages - 1}" if n_stages > 1 else "stage 0",
+        ensemble=f"{n_stages} plain" if compared else None,
+        longer=f"1 plain, {n_stages} x longer" if compared else None,
+    )
+    linear = [row for row, (_, probe) in zip(rows, probed, strict=True) if probe == "linear"]
+    counts = {score["attribute"]: score["n_test"] for score in probed.values()}
+    return Results(rows, comparison, [*verdict(linear, comparison, counts), f"Read by probes on {sets.test_set}."])
+
+
+def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
+    if not sets.train_labels:
+        return None
+    n_stages = len(study.recipe.stage_specs())
+    scores = []
+    for seed in range(study.seeds):
+        shown = columns(study.home(seed), n_stages, study.baselines)
+        scores.append({name: _scores(study, sets, [reader(*part) for part in parts]) for name, parts in shown.items()})
+    return _results(scores, n_stages, study.baselines, sets)
+
+
+def _scores(
+    study: Study, sets: ProbeSets, parts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
+) -> dict[tuple[str, str], Score]:
+    train, test = (concatenated(side, study.recipe.normalise or "each") for side in zip(*parts, strict=True))
+    scores = evaluate_attributes(train, sets.train_labels, test, sets.test_labels)
+    return {(score["attribute"], score["probe"]): score for score in scores}
+
+
+def _write(folder: Path, results: Results) -> None:
+    rows, comparison, sentences = results
+    lines = [markdown_table(rows, comparison), "", *(f"- {sentence}" for sentence in sentences), ""]
+    artifacts.write_text(folder / "table.md", "\n".join(lines))
+    figures = {"figures": table_records(rows, comparison), "sentences": sentences}
+    artifacts.write_json(folder / "results.json", figures)
+
+
+def _recoded(codes: NDArray[np.int64], names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """The codes of a test set in the numbering of the training set; -1 for values it does not know."""
+    number = {name: code for code, name in enumerate(wanted)}
+    table = np.array([number.get(name, -1) for name in names] + [-1])
+    recoded: NDArray[np.int64] = table[codes]
+    return recoded
+
+
+def _usable(name: str, train: NDArray[np.int64], test: NDArray[np.int64]) -> bool:
+    usable = len(np.unique(train[train >= 0])) > 1 and bool(np.isin(test[test >= 0], train).any())
+    if not usable:
+        logger.warning("%s: left out of the table: too few labelled samples or a single value.", name)
+    return usable
+
+
+def _known(name: str, test: NDArray[np.int64], train: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Test labels without the values that no training sample has, which no probe could give."""
+    known = np.where(np.isin(test, train), test, -1)
+    if dropped := int((known != test).sum()):
+        logger.warning("%s: %d test samples left out: no training sample has their value.", name, dropped)
+    return known

@@ -1,0 +1,307 @@
+"""Batches that hold as few cells as possible, each a pure function of (seed, stage, epoch, position).
+
+The cells of an epoch lie on one tape in a keyed order, and so do the samples in each cell. The tape is a
+ring, rolled by a seeded offset and cut into global batches, of which rank r takes the r-th slice. Nothing of
+the size of the dataset is shuffled: a batch costs O(batch_size log n_cells) wherever in a run it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import rng
+from .errors import RecipeError
+from .partition import Partition
+
+Ints = NDArray[np.int64]
+
+
+class Coverage(NamedTuple):
+    """What an epoch of a sampler shows to the objective.
+
+    Attributes:
+        batches: Batches an epoch.
+        samples: Samples of the partition.
+        samples_used: Samples in the epoch's batches. The others differ from epoch to epoch.
+        samples_never_used: Samples of cells too small for any batch.
+        cells: Cells of the partition.
+        cells_cut: Cells that no batch of the epoch holds whole, though one holds a part.
+        cells_per_batch: Mean number of cells that a batch touches.
+        negatives: (least, median, most) samples of the anchor's own cell beside it in the batch.
+        cell_sizes: (smallest, largest) cell.
+    """
+
+    batches: int
+    samples: int
+    samples_used: int
+    samples_never_used: int
+    cells: int
+    cells_cut: int
+    cells_per_batch: float
+    negatives: tuple[int, int, int]
+    cell_sizes: tuple[int, int]
+
+    @property
+    def share_used(self) -> float:
+        """Share of the samples in an epoch's batches."""
+        return self.samples_used / self.samples
+
+    def __str__(self) -> str:
+        least, median, most = self.negatives
+        never = f", {self.samples_never_used:,} samples never used" if self.samples_never_used else ""
+        return (
+            f"{self.cells:,} cells of {self.cell_sizes[0]:,}-{self.cell_sizes[1]:,},"
+            f" {self.cells_per_batch:.0f} a batch ({self.cells_cut:,} cut),"
+            f" {self.share_used:.1%} of samples used{never},"
+            f" {least:,}-{most:,} negatives per anchor (median {median:,})"
+        )
+
+
+class _Tape(NamedTuple):
+    cells: Ints  # (C,) the cells in the order of this epoch
+    offsets: Ints  # (C + 1,) where each begins
+    roll: int  # where the first batch begins
+
+
+class _Pieces(NamedTuple):
+    batch: Ints  # (P,) ascending or not
+    cell: Ints  # (P,)
+    length: Ints  # (P,) samples of the cell in the batch
+
+
+class CellBatchSampler:
+    """A `batch_sampler` for torch's DataLoader, whose batches are packed with whole cells.
+
+    No sample comes twice in an epoch. Every batch has `batch_size` samples over all ranks, at most two of its
+    cells are cut, and the N mod batch_size samples left over differ from epoch to epoch.
+
+    Its whole state is one integer, the global `step` (epoch * len + position). Iterating runs from there to
+    the end of the epoch and does *not* move it, because a DataLoader draws ahead of the training: the
+    training loop owns the step and says `sampler.seek(step)` before each `iter(loader)`.
+
+    Args:
+        partition: The cells.
+        batch_size: Samples in a global batch, over all ranks.
+        seed: The run's seed.
+        stage: The stage, part of the address of every draw.
+        cells_per_batch: None packs cells into batches. 1 cuts at cell borders: a batch comes from one cell,
+            and what a cell has left beyond whole batches is a shorter batch or, below `min_batch_size`,
+            waits for another epoch.
+        min_batch_size: The smallest such batch; default a quarter of `batch_size`.
+        rank: Which slice of each global batch.
+        world_size: Into how many equal slices each global batch is cut.
+
+    Raises:
+        RecipeError: A size that cannot be: the message says which would.
+
+    >>> sampler = CellBatchSampler(Partition(np.arange(12) // 3), batch_size=6)
+    >>> len(sampler), sampler.batch(epoch=5, position=1).shape
+    (2, (6,))
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        stage: int = 0,
+        cells_per_batch: Literal[1] | None = None,
+        min_batch_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_sizes(len(partition), batch_size, rank, world_size)
+        self.partition, self.batch_size = partition, batch_size
+        self.rank, self.world_size = rank, world_size
+        self.step = 0
+        self._address = (seed, "sampler", stage)
+        self._latest_tape: tuple[int, _Tape] | None = None
+        self._chunk_offsets: Ints | None = None
+        if cells_per_batch is not None:
+            floor = _floor(cells_per_batch, min_batch_size, batch_size)
+            self._chunk_offsets = _chunk_offsets(partition.sizes, batch_size, floor, world_size)
+        elif min_batch_size is not None:
+            raise RecipeError(
+                f"min_batch_size={min_batch_size} needs cells_per_batch=1: packed batches all have batch_size"
+                " samples; leave it out"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch, the same for every epoch and rank."""
+        if self._chunk_offsets is not None:
+            return int(self._chunk_offsets[-1])
+        return len(self.partition) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, first = divmod(self.step, len(self))
+        for position in range(first, len(self)):
+            yield self.batch(epoch, position).tolist()
+
+    def batch(self, epoch: int, position: int) -> Ints:
+        """This rank's slice of the `position`-th global batch of an epoch.
+
+        Returns:
+            (b,) int64 sample ids; b = batch_size / world_size, less for the short batches of
+            `cells_per_batch=1`, equal on all ranks.
+        """
+        if epoch < 0 or not 0 <= position < len(self):
+            raise RecipeError(f"batch {position} of epoch {epoch}: epochs have batches 0 to {len(self) - 1}")
+        visited = rng.permuted(np.array([position]), len(self), self._key("batches", epoch))[0]
+        cell, place = (
+            self._single(visited) if self._chunk_offsets is not None else self._packed(epoch, visited)
+        )
+        share = slice(*(len(place) // self.world_size * r for r in (self.rank, self.rank + 1)))
+        return self._samples(epoch, cell[share], place[share])
+
+    def seek(self, step: int) -> None:
+        """Sets the global step from which the next iteration runs."""
+        if step < 0:
+            raise RecipeError(f"step={step}: expected >= 0")
+        self.step = step
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iteration runs through the whole of `epoch`."""
+        self.seek(epoch * len(self))
+
+    def state_dict(self) -> dict[str, int]:
+        """The state: the global step."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes where `state_dict` was taken."""
+        self.seek(state["step"])
+
+    def coverage(self, epoch: int = 0) -> Coverage:
+        """Counts, without drawing a sample, what the batches of an epoch hold; O(n_cells + batches)."""
+        pieces = self._single_pieces() if self._chunk_offsets is not None else self._packed_pieces(epoch)
+        sizes = self.partition.sizes
+        whole = np.unique(pieces.cell[pieces.length == sizes[pieces.cell]])
+        never = 0 if self._chunk_offsets is None else int(sizes[np.diff(self._chunk_offsets) == 0].sum())
+        return Coverage(
+            batches=len(self),
+            samples=len(self.partition),
+            samples_used=int(pieces.length.sum()),
+            samples_never_used=never,
+            cells=self.partition.n_cells,
+            cells_cut=len(np.unique(pieces.cell)) - len(whole),
+            cells_per_batch=len(pieces.cell) / len(self),
+            negatives=_negatives(pieces.length),
+            cell_sizes=(int(sizes.min()), int(sizes.max())),
+        )
+
+    def _key(self, what: str, epoch: int) -> int:
+        return rng.derive(*self._address, epoch, what)
+
+    def _samples(self, epoch: int, cell: Ints, place: Ints) -> Ints:
+        """The samples at these places of the keyed order inside their cells."""
+        cells = self.partition
+        keys = rng.keys(cell, *self._address, epoch, "inside")
+        samples: Ints = cells.order[cells.offsets[cell] + rng.permuted(place, cells.sizes[cell], keys)]
+        return samples
+
+    def _tape(self, epoch: int) -> _Tape:
+        if self._latest_tape is None or self._latest_tape[0] != epoch:
+            keys = rng.keys(np.arange(self.partition.n_cells), *self._address, epoch, "cells")
+            cells = np.argsort(keys, kind="stable")
+            offsets = np.concatenate(([0], np.cumsum(self.partition.sizes[cells])))
+            roll = self._key("roll", epoch) % len(self.partition)
+            self._latest_tape = (epoch, _Tape(cells, offsets, roll))
+        return self._latest_tape[1]
+
+    def _packed(self, epoch: int, visited: int) -> tuple[Ints, Ints]:
+        tape = self._tape(epoch)
+        spot = (tape.roll + visited * self.batch_size + np.arange(self.batch_size)) % len(self.partition)
+        slot = np.searchsorted(tape.offsets, spot, side="right") - 1
+        return tape.cells[slot], spot - tape.offsets[slot]
+
+    def _packed_pieces(self, epoch: int) -> _Pieces:
+        tape, n = self._tape(epoch), len(self.partition)
+        cuts = (tape.roll + np.arange(len(self) + 1) * self.batch_size) % n
+        begins = np.unique(np.concatenate((tape.offsets[:-1], cuts)))
+        length = np.diff(np.append(begins, n))
+        batch = (begins - tape.roll) % n // self.batch_size
+        cell = tape.cells[np.searchsorted(tape.offsets, begins, side="right") - 1]
+        used = batch < len(self)
+        # A batch longer than the rest of the ring holds both ends of one cell: one piece, not two.
+        joint, inverse = np.unique(batch[used] * self.partition.n_cells + cell[used], return_inverse=True)
+        batch, cell = np.divmod(joint, self.partition.n_cells)
+        return _Pieces(batch, cell, np.bincount(inverse, weights=length[used]).astype(np.int64))
+
+    def _single(self, visited: int) -> tuple[Ints, Ints]:
+        assert self._chunk_offsets is not None
+        cell = np.searchsorted(self._chunk_offsets, visited, side="right") - 1
+        begin = (visited - self._chunk_offsets[cell]) * self.batch_size
+        length = min(self.batch_size, self.partition.sizes[cell] - begin) // self.world_size * self.world_size
+        return np.full(length, cell), begin + np.arange(length)
+
+    def _single_pieces(self) -> _Pieces:
+        assert self._chunk_offsets is not None
+        chunks = np.diff(self._chunk_offsets)
+        batch = np.arange(self._chunk_offsets[-1])
+        cell = np.repeat(np.arange(len(chunks)), chunks)
+        begin = (batch - self._chunk_offsets[cell]) * self.batch_size
+        length = np.minimum(self.batch_size, self.partition.sizes[cell] - begin)
+        return _Pieces(batch, cell, length // self.world_size * self.world_size)
+
+
+def _negatives(length: Ints) -> tuple[int, int, int]:
+    """Least, median (lower) and most companions of a sample, over the samples of all pieces."""
+    ascending = np.sort(length)
+    samples = np.cumsum(ascending)
+    median = ascending[np.searchsorted(samples, (samples[-1] + 1) // 2)]
+    return int(ascending[0]) - 1, int(median) - 1, int(ascending[-1]) - 1
+
+
+def _chunk_offsets(sizes: Ints, batch_size: int, floor: int, world_size: int) -> Ints:
+    """(C + 1,) where the batches of each cell begin when batches are cut at cell borders."""
+    rest = sizes % batch_size // world_size * world_size
+    offsets: Ints = np.concatenate(([0], np.cumsum(sizes // batch_size + (rest >= floor))))
+    if offsets[-1] == 0:
+        raise RecipeError(
+            f"cells_per_batch=1: no cell gives a batch of min_batch_size={floor} (divisible by"
+            f" world_size={world_size}); cells by size: {_histogram(sizes)}; take fewer clusters, a smaller"
+            " batch_size or min_batch_size, or leave out cells_per_batch, which packs small cells"
+        )
+    return offsets
+
+
+def _histogram(sizes: Ints) -> str:
+    _, octaves = np.frexp(sizes)
+    counts = np.bincount(octaves)
+    return ", ".join(f"{2 ** (o - 1)}-{2**o - 1}: {counts[o]:,}" for o in np.flatnonzero(counts))
+
+
+def _floor(cells_per_batch: int, min_batch_size: int | None, batch_size: int) -> int:
+    if cells_per_batch != 1:
+        raise RecipeError(
+            f"cells_per_batch={cells_per_batch}: expected 1 (batches from one cell) or None (cells packed)"
+        )
+    floor = max(2, batch_size // 4) if min_batch_size is None else min_batch_size
+    if not 2 <= floor <= batch_size:
+        raise RecipeError(f"min_batch_size={floor}: expected 2 to batch_size={batch_size}")
+    return floor
+
+
+def _check_sizes(n_samples: int, batch_size: int, rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise RecipeError(f"rank={rank}: expected 0 to world_size - 1 = {world_size - 1}")
+    if batch_size < 2:
+        raise RecipeError(f"batch_size={batch_size}: a contrastive loss needs at least 2 samples a batch")
+    if batch_size > n_samples:
+        largest = n_samples // world_size * world_size
+        raise RecipeError(
+            f"batch_size={batch_size} but the dataset has {n_samples} samples; the largest legal batch_size"
+            f" is {largest}"
+        )
+    if batch_size % world_size:
+        below = batch_size // world_size * world_size
+        valid = " or ".join(str(b) for b in (below, below + world_size) if 2 <= b <= n_samples)
+        raise RecipeError(
+            f"batch_size={batch_size} cannot be cut for world_size={world_size}: expected a multiple, such as"
+            f" {valid or 'none: the dataset is too small'}"
+        )

@@ -1,0 +1,9 @@
+"""Views: augmented copies of a batch, each a pure function of the batch and the address."""
+
+from __future__ import annotations
+
+from overtone.views.images import ImageViews
+from overtone.views.per_sample import PerSampleViews
+from overtone.views.series import SeriesViews
+
+__all__ = ["ImageViews", "PerSampleViews", "SeriesViews"]

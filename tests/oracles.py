@@ -1,0 +1,56 @@
+"""Slow and obvious versions of what the library computes cleverly: loops and dense masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from overtone.contracts import Ids
+
+
+def allowed_negatives(positive: Tensor, row_ids: Ids, column_ids: Ids) -> Tensor:
+    """(n, m) bool: cells agree, identities differ, and it is not the positive."""
+    rows = zip(row_ids.cell.tolist(), row_ids.identity.tolist(), positive.tolist(), strict=True)
+    columns = list(zip(column_ids.cell.tolist(), column_ids.identity.tolist(), strict=True))
+    return torch.tensor(
+        [[a == c and b != d and j != p for j, (c, d) in enumerate(columns)] for a, b, p in rows]
+    )
+
+
+def nt_xent(
+    rows: Tensor,
+    columns: Tensor,
+    positive: Tensor,
+    row_ids: Ids,
+    column_ids: Ids,
+    temperature: float | Tensor,
+) -> Tensor:
+    """The formula, one pair at a time."""
+    allowed = allowed_negatives(positive, row_ids, column_ids)
+    total = rows.new_zeros(())
+    for i, p in enumerate(positive.tolist()):
+        s = [rows[i] @ c / (rows[i].norm() * c.norm()) / temperature for c in columns]
+        negatives = [s[j].exp() for j in range(len(columns)) if allowed[i, j]]
+        total = total - s[p] + torch.log(s[p].exp() + sum(negatives))
+    return total / len(rows)
+
+
+def joint_labels(cluster_labels: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Tuples of labels, numbered in ascending order."""
+    tuples = list(zip(*(labels.tolist() for labels in cluster_labels), strict=True))
+    number = {label: i for i, label in enumerate(sorted(set(tuples)))}
+    return np.array([number[label] for label in tuples])
+
+
+def nearest(points: NDArray[np.float64], centers: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The center of the largest cosine, point by point."""
+    return np.array(
+        [
+            max(range(len(centers)), key=lambda k: float(p @ centers[k] / np.linalg.norm(centers[k])))
+            for p in points
+        ]
+    )
