@@ -54,3 +54,13 @@ def nearest(points: NDArray[np.float64], centers: NDArray[np.float64]) -> NDArra
             for p in points
         ]
     )
+
+
+def blobs(
+    k: int = 5, size: int = 40, d: int = 16, spread: float = 0.05, seed: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Well separated directions, of many scales, in mixed order, with their blob."""
+    draws = np.random.default_rng(seed)
+    blob = draws.permutation(np.repeat(np.arange(k), size))
+    points = np.eye(d)[blob] + spread * draws.standard_normal((k * size, d))
+    return points * draws.uniform(0.1, 50, (k * size, 1)), blob

@@ -12,7 +12,11 @@ from overtone import rng
 def test_streams_of_one_address_agree_and_of_others_differ() -> None:
     assert rng.generator(1, "a", 2).initial_seed() == rng.generator(1, "a", 2).initial_seed()
     seeds = {
-        rng.derive(*address) for address in [(1, "a", 2), (1, "a", 3), (2, "a", 2), (1, "b", 2), (1, "a")]
+        rng.derive(1, "a", 2),
+        rng.derive(1, "a", 3),
+        rng.derive(2, "a", 2),
+        rng.derive(1, "b", 2),
+        rng.derive(1, "a"),
     }
     assert len(seeds) == 5
     assert rng.numpy_generator(0, 1).random() != rng.numpy_generator(0, 2).random()

@@ -73,7 +73,9 @@ def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _split(state: dict[int, dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimiser's state as named tensors and, beside them, its plain numbers."""
-    flat = {f"{parameter}.{name}": value for parameter, entry in state.items() for name, value in entry.items()}
+    flat = {
+        f"{parameter}.{name}": value for parameter, entry in state.items() for name, value in entry.items()
+    }
     tensors = {name: value for name, value in flat.items() if isinstance(value, Tensor)}
     plain = {name: value for name, value in flat.items() if not isinstance(value, Tensor)}
     return _copies(tensors), json.loads(json.dumps(plain))

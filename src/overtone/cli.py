@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,9 +57,12 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); or give --data.", show_default=False)] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe (YAML); or give --data.", show_default=False)
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Values to set in the recipe: key.path=value", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Values to set in the recipe: key.path=value", show_default=False),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="A folder of images, .parquet, .npy or .npz, instead of a recipe.")
@@ -91,7 +92,10 @@ def train(
         from overtone.auto import recipe_for
 
         assert data is not None
-        chosen = recipe_for(data, given, minutes, runs=seeds * (3 if baselines else 1), line=_line)
+        presentations = seeds * (
+            8 if baselines else 3
+        )  # stages, plain encoders, and one as long as all stages
+        chosen = recipe_for(data, given, minutes, presentations=presentations, line=_line)
     _carry_out(chosen, out, seeds=seeds, baselines=baselines, jobs=jobs)
 
 
@@ -117,11 +121,12 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
+    from overtone.progress import logging_to
     from overtone.results import evaluate_elsewhere, evaluate_study
     from overtone.study import Study
 
     study = Study.load(run)
-    with _display() as display:
+    with _bars() as display, logging_to(display):
         if data is None:
             results = evaluate_study(study)
         else:
@@ -139,9 +144,10 @@ def embed(
 ) -> None:
     """Embed data with the encoder of a run: one row a sample, in the order of the ids."""
     from overtone.embedding import embed as embed_dataset
-    from overtone.integration import load
-    from overtone.results import write_parquet
     from overtone.errors import RecipeError
+    from overtone.integration import load
+    from overtone.progress import logging_to
+    from overtone.results import write_parquet
     from overtone.study import Study
 
     if out.suffix not in (".npy", ".parquet"):
@@ -151,18 +157,22 @@ def embed(
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
     dataset = _opened(Study.load(run), data, None)
     chosen = encoder if stage is None else encoder.stages[stage]
-    with _display() as display:
+    with _bars() as display, logging_to(display):
         advance = partial(display.advance, "embeds")
         if out.suffix == ".npy":
             embed_dataset(chosen, dataset, batch_size=batch_size, out=out, progress=advance)
         else:
-            write_parquet(out, dataset.ids, embed_dataset(chosen, dataset, batch_size=batch_size, progress=advance))
+            write_parquet(
+                out, dataset.ids, embed_dataset(chosen, dataset, batch_size=batch_size, progress=advance)
+            )
     _line(f"{out}: {len(dataset):,} embeddings of {chosen.dim} values.")
 
 
 @app.callback(invoke_without_command=True)
 def version(
-    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    show: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     """Overtone."""
     if show:
@@ -195,13 +205,15 @@ def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: 
 
 
 def _finish(study: Study, jobs: int | None) -> None:
+    from overtone.progress import logging_to
     from overtone.results import evaluate_study
     from overtone.study import carry_out
 
-    n_jobs = len(study.jobs())
-    with _display() as display:
-        carry_out(study, display, _processes(jobs, n_jobs))
-        results = evaluate_study(study)
+    all_jobs = study.jobs()
+    with _bars() as display:
+        carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
+        with logging_to(display):
+            results = evaluate_study(study)
     _show(study, results)
     _line(f"Use it: overtone.load({str(study.home(0))!r}).encode(images)")
 
@@ -228,7 +240,9 @@ def _show(study: Study, results: Results | None) -> None:
     from overtone.report.table import terminal_table
 
     if results is None:
-        _line("No labels, so no table. `overtone evaluate RUN --data LABELLED` reads labelled data with this run.")
+        _line(
+            "No labels, so no table. `overtone evaluate RUN --data LABELLED` reads labelled data with this run."
+        )
         return
     console = Console()
     console.print(terminal_table(results.rows, results.comparison))
@@ -237,12 +251,10 @@ def _show(study: Study, results: Results | None) -> None:
     _line(f"The same in {study.folder / 'table.md'} and {study.folder / 'results.json'}.")
 
 
-@contextmanager
-def _display() -> Iterator[Bars]:
-    from overtone.progress import Bars, logging_to
+def _bars() -> Bars:
+    from overtone.progress import Bars
 
-    with Bars(Console()) as display, logging_to(display):
-        yield display
+    return Bars(Console())
 
 
 def _line(text: str) -> None:

@@ -155,7 +155,9 @@ def load(path: str | Path, *, encoder: nn.Module | None = None) -> JointEncoder:
     if not (folder / "joint.json").exists():
         folder = folder / "encoder"
     if not (folder / "joint.json").exists():
-        raise RunError(f"{path}: holds no finished run (no encoder/joint.json); finish it with `overtone resume {path}`.")
+        raise RunError(
+            f"{path}: holds no finished run (no encoder/joint.json); finish it with `overtone resume {path}`."
+        )
     artifacts.verify(folder)
     settings = artifacts.read_json(folder / "joint.json")
     stages = [load_encoder(folder / f"stage-{number}", encoder) for number in range(settings.pop("stages"))]

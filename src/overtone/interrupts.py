@@ -18,7 +18,9 @@ class Stopped(OvertoneError):
     """A signal asked the run to stop; everything up to the step in hand is saved."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after saving; continue with `overtone resume`.")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after saving; continue with `overtone resume`."
+        )
         self.exit_code = 128 + number
 
 

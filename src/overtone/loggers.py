@@ -93,9 +93,13 @@ class Loggers:
 
 
 def _numbers(record: Record) -> Record:
-    return {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != "step"}
+    return {
+        name: value for name, value in record.items() if isinstance(value, (int, float)) and name != "step"
+    }
 
 
 def _require(name: str) -> None:
     if importlib.util.find_spec(name) is None:
-        raise RecipeError(f'loggers: {name!r} is not installed; pip install "overtone[{name}]", or leave it out.')
+        raise RecipeError(
+            f'loggers: {name!r} is not installed; pip install "overtone[{name}]", or leave it out.'
+        )

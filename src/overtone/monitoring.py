@@ -98,7 +98,9 @@ def online_knn(encoder: nn.Module, dataset: Dataset, device: torch.device) -> di
         labels = codes[chosen]
         voters = labels[:half]
         if len(np.unique(voters[voters >= 0])) > 1 and (labels[half:] >= 0).any():
-            accuracies[name] = knn(embeddings[:half], voters, embeddings[half:], labels[half:], attribute=name)
+            accuracies[name] = knn(
+                embeddings[:half], voters, embeddings[half:], labels[half:], attribute=name
+            )
     return accuracies
 
 

@@ -192,7 +192,7 @@ def _train(
     with rng.seeded(parts.seed, "head", stage):
         method = parts.method(encoder)
     logger.info("stage %d: %s", stage, sampler.coverage())
-    logger.info("stage %d: learns from %s", stage, trainable(encoder, spec.trainable))
+    trainable(encoder, spec.trainable)
     optimizer = build_optimizer(
         method,
         name=spec.optimizer,
@@ -328,7 +328,9 @@ def check_stages(stages: Sequence[StageSpec], n_samples: int) -> None:
                 f"The largest batch size it allows is {n_samples}."
             )
         if number and spec.n_clusters is not None and not 2 <= spec.n_clusters <= n_samples:
-            raise RecipeError(f"{where}.n_clusters: {spec.n_clusters}, expected 2 to {n_samples:,} (the samples).")
+            raise RecipeError(
+                f"{where}.n_clusters: {spec.n_clusters}, expected 2 to {n_samples:,} (the samples)."
+            )
         if number and spec.cell_size is not None and not 2 <= spec.cell_size <= n_samples // 2:
             raise RecipeError(
                 f"{where}.cell_size: {spec.cell_size}, expected 2 to {n_samples // 2:,} (half the samples)."

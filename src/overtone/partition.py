@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from overtone.errors import DataError
 
 _FILE = "pseudo_labels.npy"
 
@@ -192,6 +192,7 @@ def _join(
 
 
 def _checked(labels: NDArray[np.integer[Any]], name: str) -> NDArray[np.integer[Any]]:
+    labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{name}: {labels.dtype} of shape {labels.shape}, expected a vector of integers, a label a sample"

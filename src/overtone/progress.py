@@ -76,7 +76,7 @@ class Bars:
 
     def line(self, text: str) -> None:
         """Prints a line above the bars."""
-        self._progress.console.print(Text(text))
+        self._progress.console.print(Text(text), soft_wrap=True)
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -89,8 +89,8 @@ class Bars:
 class _ToDisplay(logging.Handler):
     """Passes what the library logs on to a display."""
 
-    def __init__(self, display: Display) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, display: Display, level: int) -> None:
+        super().__init__(level)
         self.display = display
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -99,17 +99,17 @@ class _ToDisplay(logging.Handler):
 
 
 @contextmanager
-def logging_to(display: Display) -> Iterator[None]:
-    """Shows the library's log on a display while the block runs."""
-    library, handler = logging.getLogger("overtone"), _ToDisplay(display)
-    level = library.level
+def logging_to(display: Display, level: int = logging.INFO) -> Iterator[None]:
+    """Shows the library's log, from a level on, on a display while the block runs."""
+    library, handler = logging.getLogger("overtone"), _ToDisplay(display, level)
+    before = library.level
     library.addHandler(handler)
     library.setLevel(logging.INFO)
     try:
         yield
     finally:
         library.removeHandler(handler)
-        library.setLevel(level)
+        library.setLevel(before)
 
 
 @contextmanager

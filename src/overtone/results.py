@@ -35,9 +35,17 @@ class ProbeSets(NamedTuple):
 
     train: NDArray[np.int64]
     test: NDArray[np.int64]
-    test_set: str
+    has_test_set: bool
     train_labels: Codes
     test_labels: Codes
+
+    def __str__(self) -> str:
+        origin = (
+            "the test set"
+            if self.has_test_set
+            else "a fifth of the training samples, kept back from the probes"
+        )
+        return f"{len(self.test):,} samples: {origin}"
 
 
 class Results(NamedTuple):
@@ -61,12 +69,7 @@ def evaluate_study(study: Study) -> Results | None:
     dataset, test = open_data(study.recipe, cache_dir=study.home(0) / "cache")
     write_gallery(study.home(0), dataset, len(study.recipe.stage_specs()))
     sets = probe_sets(dataset, test)
-
-    def kept(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        train = embeddings_of(home, stage)
-        return train[sets.train], (train if test is None else embeddings_of(home, stage, "test"))[sets.test]
-
-    results = _read(study, sets, kept)
+    results = _read(study, sets, partial(embeddings_kept, sets))
     if results is not None:
         _write(study.folder, results)
     return results
@@ -86,6 +89,14 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
         return embeddings[sets.train], embeddings[sets.test]
 
     return _read(study, sets, cache(made))
+
+
+def embeddings_kept(
+    sets: ProbeSets, home: Path, stage: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a stage of a run left behind, for the probes to learn from and to be asked about."""
+    train = embeddings_of(home, stage)
+    return train[sets.train], (embeddings_of(home, stage, "test") if sets.has_test_set else train)[sets.test]
 
 
 def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32]) -> None:
@@ -115,13 +126,26 @@ def columns(home: Path, n_stages: int, baselines: bool) -> dict[str, list[tuple[
     return shown
 
 
+def read_columns(
+    columns: Mapping[str, Sequence[tuple[Path, int]]], sets: ProbeSets, reader: Reader, normalise: str
+) -> dict[str, dict[tuple[str, str], Score]]:
+    """Column -> (attribute, probe) -> what the probe reads from its encoders side by side."""
+    read = {}
+    for column, parts in columns.items():
+        train, test = (
+            concatenated(side, normalise) for side in zip(*(reader(*part) for part in parts), strict=True)
+        )
+        scores = evaluate_attributes(train, sets.train_labels, test, sets.test_labels)
+        read[column] = {(score["attribute"], score["probe"]): score for score in scores}
+    return read
+
+
 def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
     """Where the probes learn and where they are asked; without a test set, a fifth of the samples is kept back."""
     if test is None:
         train_ids, test_ids = split_labelled(len(dataset), seed=0)
         train_labels = {name: codes[train_ids] for name, codes in dataset.labels.items()}
         test_labels = {name: codes[test_ids] for name, codes in dataset.labels.items()}
-        source = "a fifth of the training samples, kept back from the probes"
     else:
         train_ids, test_ids = np.arange(len(dataset)), np.arange(len(test))
         train_labels = dict(dataset.labels)
@@ -130,12 +154,11 @@ def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
             for name in dataset.labels
             if name in test.labels
         }
-        source = "the test set"
     usable = [name for name in test_labels if _usable(name, train_labels[name], test_labels[name])]
     return ProbeSets(
         train_ids,
         test_ids,
-        f"{len(test_ids):,} samples of {source}",
+        test is not None,
         {name: train_labels[name] for name in usable},
         {name: _known(name, test_labels[name], train_labels[name]) for name in usable},
     )
@@ -177,7 +200,9 @@ def _results(
     )
     linear = [row for row, (_, probe) in zip(rows, probed, strict=True) if probe == "linear"]
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
-    return Results(rows, comparison, [*verdict(linear, comparison, counts), f"Read by probes on {sets.test_set}."])
+    return Results(
+        rows, comparison, [*verdict(linear, comparison, counts), f"Probes were asked about {sets}."]
+    )
 
 
 def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
@@ -187,16 +212,8 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     scores = []
     for seed in range(study.seeds):
         shown = columns(study.home(seed), n_stages, study.baselines)
-        scores.append({name: _scores(study, sets, [reader(*part) for part in parts]) for name, parts in shown.items()})
+        scores.append(read_columns(shown, sets, reader, study.recipe.normalise or "each"))
     return _results(scores, n_stages, study.baselines, sets)
-
-
-def _scores(
-    study: Study, sets: ProbeSets, parts: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
-) -> dict[tuple[str, str], Score]:
-    train, test = (concatenated(side, study.recipe.normalise or "each") for side in zip(*parts, strict=True))
-    scores = evaluate_attributes(train, sets.train_labels, test, sets.test_labels)
-    return {(score["attribute"], score["probe"]): score for score in scores}
 
 
 def _write(folder: Path, results: Results) -> None:

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import rng
-from .errors import RecipeError
-from .partition import Partition
+from overtone import rng
+from overtone.errors import RecipeError
+from overtone.partition import Partition
 
 Ints = NDArray[np.int64]
 
@@ -65,12 +65,6 @@ class _Tape(NamedTuple):
     cells: Ints  # (C,) the cells in the order of this epoch
     offsets: Ints  # (C + 1,) where each begins
     roll: int  # where the first batch begins
-
-
-class _Pieces(NamedTuple):
-    batch: Ints  # (P,) ascending or not
-    cell: Ints  # (P,)
-    length: Ints  # (P,) samples of the cell in the batch
 
 
 class CellBatchSampler:
@@ -152,9 +146,7 @@ class CellBatchSampler:
         if epoch < 0 or not 0 <= position < len(self):
             raise RecipeError(f"batch {position} of epoch {epoch}: epochs have batches 0 to {len(self) - 1}")
         visited = rng.permuted(np.array([position]), len(self), self._key("batches", epoch))[0]
-        cell, place = (
-            self._single(visited) if self._chunk_offsets is not None else self._packed(epoch, visited)
-        )
+        cell, place = self._packed(epoch, visited) if self._chunk_offsets is None else self._single(visited)
         share = slice(*(len(place) // self.world_size * r for r in (self.rank, self.rank + 1)))
         return self._samples(epoch, cell[share], place[share])
 
@@ -178,19 +170,19 @@ class CellBatchSampler:
 
     def coverage(self, epoch: int = 0) -> Coverage:
         """Counts, without drawing a sample, what the batches of an epoch hold; O(n_cells + batches)."""
-        pieces = self._single_pieces() if self._chunk_offsets is not None else self._packed_pieces(epoch)
+        cell, length = self._packed_pieces(epoch) if self._chunk_offsets is None else self._single_pieces()
         sizes = self.partition.sizes
-        whole = np.unique(pieces.cell[pieces.length == sizes[pieces.cell]])
+        whole = np.unique(cell[length == sizes[cell]])
         never = 0 if self._chunk_offsets is None else int(sizes[np.diff(self._chunk_offsets) == 0].sum())
         return Coverage(
             batches=len(self),
             samples=len(self.partition),
-            samples_used=int(pieces.length.sum()),
+            samples_used=int(length.sum()),
             samples_never_used=never,
             cells=self.partition.n_cells,
-            cells_cut=len(np.unique(pieces.cell)) - len(whole),
-            cells_per_batch=len(pieces.cell) / len(self),
-            negatives=_negatives(pieces.length),
+            cells_cut=len(np.unique(cell)) - len(whole),
+            cells_per_batch=len(cell) / len(self),
+            negatives=_negatives(length),
             cell_sizes=(int(sizes.min()), int(sizes.max())),
         )
 
@@ -219,7 +211,8 @@ class CellBatchSampler:
         slot = np.searchsorted(tape.offsets, spot, side="right") - 1
         return tape.cells[slot], spot - tape.offsets[slot]
 
-    def _packed_pieces(self, epoch: int) -> _Pieces:
+    def _packed_pieces(self, epoch: int) -> tuple[Ints, Ints]:
+        """(P,) cell and (P,) samples of it for each pair of a batch and a cell in it."""
         tape, n = self._tape(epoch), len(self.partition)
         cuts = (tape.roll + np.arange(len(self) + 1) * self.batch_size) % n
         begins = np.unique(np.concatenate((tape.offsets[:-1], cuts)))
@@ -229,8 +222,8 @@ class CellBatchSampler:
         used = batch < len(self)
         # A batch longer than the rest of the ring holds both ends of one cell: one piece, not two.
         joint, inverse = np.unique(batch[used] * self.partition.n_cells + cell[used], return_inverse=True)
-        batch, cell = np.divmod(joint, self.partition.n_cells)
-        return _Pieces(batch, cell, np.bincount(inverse, weights=length[used]).astype(np.int64))
+        whole = np.bincount(inverse, weights=length[used]).astype(np.int64)
+        return joint % self.partition.n_cells, whole
 
     def _single(self, visited: int) -> tuple[Ints, Ints]:
         assert self._chunk_offsets is not None
@@ -239,14 +232,13 @@ class CellBatchSampler:
         length = min(self.batch_size, self.partition.sizes[cell] - begin) // self.world_size * self.world_size
         return np.full(length, cell), begin + np.arange(length)
 
-    def _single_pieces(self) -> _Pieces:
+    def _single_pieces(self) -> tuple[Ints, Ints]:
         assert self._chunk_offsets is not None
         chunks = np.diff(self._chunk_offsets)
-        batch = np.arange(self._chunk_offsets[-1])
         cell = np.repeat(np.arange(len(chunks)), chunks)
-        begin = (batch - self._chunk_offsets[cell]) * self.batch_size
+        begin = (np.arange(len(cell)) - self._chunk_offsets[cell]) * self.batch_size
         length = np.minimum(self.batch_size, self.partition.sizes[cell] - begin)
-        return _Pieces(batch, cell, length // self.world_size * self.world_size)
+        return cell, length // self.world_size * self.world_size
 
 
 def _negatives(length: Ints) -> tuple[int, int, int]:

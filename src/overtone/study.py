@@ -6,6 +6,7 @@ replaced; random weights are a stage of no epochs. Jobs are independent, so they
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import time
@@ -24,15 +25,27 @@ from overtone.errors import OvertoneError, RunError
 from overtone.progress import Display, Remote, logging_to, relayed
 from overtone.recipe import Recipe, build_parts, open_data, parse, read, resolved, to_yaml
 
-PLAIN = {"n_clusters": None, "cell_size": None, "cells_per_batch": None, "min_batch_size": None, "init": "scratch"}
+PLAIN = {
+    "n_clusters": None,
+    "cell_size": None,
+    "cells_per_batch": None,
+    "min_batch_size": None,
+    "init": "scratch",
+}
 
 
 class Job(NamedTuple):
-    """One run: its name beside the others, its resolved recipe, its folder."""
+    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings show."""
 
     name: str
     recipe: Recipe
     folder: Path
+    quiet: bool = False
+
+    @property
+    def level(self) -> int:
+        """From which level on its log is shown."""
+        return logging.WARNING if self.quiet else logging.INFO
 
 
 class Study(NamedTuple):
@@ -83,16 +96,20 @@ class Study(NamedTuple):
             RunError: It holds none.
         """
         if not (folder / "study.json").exists():
-            raise RunError(f"{folder}: holds no run (no study.json); give the folder that `overtone train` wrote.")
+            raise RunError(
+                f"{folder}: holds no run (no study.json); give the folder that `overtone train` wrote."
+            )
         return cls(read(folder / "recipe.yaml"), folder, **artifacts.read_json(folder / "study.json"))
 
     def _jobs(self, seed: int) -> Iterator[Job]:
         name = f"seed {seed}" if self.seeds > 1 else ""
         recipe = self.recipe.model_copy(update={"seed": self.recipe.seed + seed})
-        yield Job(name or "stages", recipe, self.home(seed))
+        yield Job(name, recipe, self.home(seed))
         if self.baselines:
             for title, baseline in baselines(recipe).items():
-                yield Job(f"{name} {title}".strip(), baseline, baseline_folder(self.home(seed), title))
+                yield Job(
+                    f"{name} {title}".strip(), baseline, baseline_folder(self.home(seed), title), quiet=True
+                )
 
 
 def baselines(recipe: Recipe) -> dict[str, Recipe]:
@@ -117,16 +134,16 @@ def baseline_folder(home: Path, title: str) -> Path:
     return home / "baselines" / title
 
 
-def carry_out(study: Study, display: Display, processes: int) -> None:
-    """Runs every job of a study to its end, continuing what is there, `processes` at a time.
+def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
+    """Runs every job to its end, continuing what is there, `processes` at a time.
 
     Raises:
         OvertoneError: The first error of any job; the others are stopped after saving.
     """
-    jobs = study.jobs()
     if processes == 1 or len(jobs) == 1:
         for job in jobs:
-            run_job(job, display)
+            with logging_to(display, job.level):
+                run_job(job, display)
         return
     context = multiprocessing.get_context("spawn")
     queue, failures = context.Manager().Queue(), context.Manager().Queue()
@@ -158,7 +175,7 @@ def run_job(job: Job, display: Display) -> None:
 def _worker(job: Job, queue: Queue[Any], failures: Queue[Any]) -> None:
     display = Remote(queue, job.name)
     try:
-        with logging_to(display):
+        with logging_to(display, job.level):
             run_job(job, display)
     except OvertoneError as error:
         failures.put((job.name, str(error), error.exit_code))

@@ -5,7 +5,7 @@ from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
 from overtone.datasets.images import ImageDataset, Source
-from overtone.datasets.opening import open_dataset
+from overtone.datasets.opening import open_dataset, open_source
 from overtone.datasets.parquet import hugging_face, parquet
 from overtone.datasets.reading import read_images
 from overtone.datasets.subset import Subset, balanced, subset
@@ -25,6 +25,7 @@ __all__ = [
     "hugging_face",
     "image_folder",
     "open_dataset",
+    "open_source",
     "parquet",
     "read_images",
     "subset",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -50,6 +51,20 @@ def arrays(
     >>> dataset.image_shape, dataset.labels["side"].tolist()
     ((1, 8, 8), [0, -1])
     """
+    source = arrays_source(images, labels, ids, channels_last=channels_last)
+    if options.get("cache_dir") is not None:
+        source = replace(source, stamp=_stamp(source))
+    return read_images(source, **options)
+
+
+def arrays_source(
+    images: NDArray[Any] | Tensor | str | os.PathLike[str],
+    labels: Mapping[str, Sequence[Any] | NDArray[Any] | Tensor] | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    channels_last: bool | None = None,
+) -> Source:
+    """The pictures of `arrays`, not yet brought to one size."""
     name, found = "arrays", dict(labels or {})
     if isinstance(images, (str, os.PathLike)):
         name = Path(images).name
@@ -62,15 +77,13 @@ def arrays(
     coded = labelled({k: np.asarray(v).tolist() for k, v in found.items()}, {}, len(array), name)
     if ids is not None and len(ids) != len(array):
         raise DataError(f"{name}: {len(ids):,} ids for {len(array):,} images; give one each")
-    source = Source(
+    return Source(
         name,
         list(map(str, range(len(array)) if ids is None else ids)),
         partial(_row, array),
         coded.codes,
         coded.names,
-        _stamp(array) if options.get("cache_dir") is not None else None,
     )
-    return read_images(source, **options)
 
 
 def _row(array: NDArray[Any], row: int) -> NDArray[Any]:
@@ -78,10 +91,11 @@ def _row(array: NDArray[Any], row: int) -> NDArray[Any]:
     return image
 
 
-def _stamp(array: NDArray[Any]) -> str:
-    digest = hashlib.blake2b(repr((array.shape, str(array.dtype))).encode(), digest_size=16)
-    for image in array:
-        digest.update(image.tobytes())
+def _stamp(source: Source) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for row in range(len(source.ids)):
+        image = np.asarray(source.read(row))
+        digest.update(repr((image.shape, str(image.dtype))).encode() + image.tobytes())
     return digest.hexdigest()
 
 

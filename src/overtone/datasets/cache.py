@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from overtone.errors import DiskError
+from overtone.errors import DataError, DiskError
 
 Cache: TypeAlias = Literal["auto", "memory", "disk", "none"]
 
@@ -73,9 +73,12 @@ def opened(folder: Path) -> Contents | None:
     """A finished cache folder, or None. Only whole ones exist: they are renamed into place."""
     if not folder.is_dir():
         return None
-    index = json.loads((folder / "index.json").read_text())
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return Contents(images, index["fingerprint"], {int(row): why for row, why in index["bad"].items()})
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        return Contents(images, index["fingerprint"], {int(row): why for row, why in index["bad"].items()})
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: this cache of decoded images is damaged: {error}; delete it") from error
 
 
 def closed(partial: Path, images: np.memmap[Any, Any], fingerprint: str, bad: dict[int, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -64,19 +65,21 @@ def composite(
         right = balanced(right, instances, seed=seed)
     _check(left, right, layout)
     partner = _partners(len(left), len(right), seed)
-
-    def read(row: int) -> NDArray[Any]:
-        pair = left[row]["image"], right[int(partner[row])]["image"]
-        image: Tensor = torch.cat(pair, dim=2) if layout == "side_by_side" else torch.maximum(*pair)
-        return image.numpy()
-
     labels, label_names = {}, {}
     first, second = _attribute_names(left, right, names)
     for dataset, renamed, rows in ((left, first, slice(None)), (right, second, partner)):
         for own, new in renamed.items():
             labels[new], label_names[new] = dataset.labels[own][rows], dataset.label_names[own]
     stamp = repr((left.fingerprint, right.fingerprint, layout, seed))
-    return read_images(Source("composite", left.ids, read, labels, label_names, stamp), **options)
+    read = partial(_joined, left, right, partner, layout)
+    source = Source("composite", left.ids, read, labels, label_names, stamp, parallel=False)
+    return read_images(source, **options)
+
+
+def _joined(left: Dataset, right: Dataset, partner: NDArray[np.int64], layout: Layout, row: int) -> Any:
+    pair = left[row]["image"], right[int(partner[row])]["image"]
+    image: Tensor = torch.cat(pair, dim=2) if layout == "side_by_side" else torch.maximum(*pair)
+    return image.numpy()
 
 
 def _partners(n: int, n_right: int, seed: int) -> NDArray[np.int64]:

@@ -153,7 +153,7 @@ def _with_channels(planes: NDArray[Any], channels: int) -> NDArray[Any]:
 
 
 def _fitted(planes: NDArray[Any], size: tuple[int, int], fit: Fit) -> NDArray[Any]:
-    """Resizes each plane by an antialiased triangle filter; the crop is part of the same step."""
+    """Resizes by an antialiased triangle filter; the crop is part of the same step."""
     height, width = planes.shape[1:]
     if (height, width) == size:
         return planes
@@ -161,7 +161,10 @@ def _fitted(planes: NDArray[Any], size: tuple[int, int], fit: Fit) -> NDArray[An
     kept = (size[0] * scale, size[1] * scale) if fit == "crop" else (float(height), float(width))
     top, left = (height - kept[0]) / 2, (width - kept[1]) / 2
     box = (left, top, left + kept[1], top + kept[0])
+    together = len(planes) == 3 and planes.dtype == np.uint8  # as RGB in one go: twice as fast
+    pictures = [planes.transpose(1, 2, 0)] if together else list(planes)
     resized = [
-        Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR, box=box) for plane in planes
+        np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR, box=box))
+        for picture in pictures
     ]
-    return np.stack([np.asarray(plane) for plane in resized])
+    return resized[0].transpose(2, 0, 1) if together else np.stack(resized)

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from overtone.datasets.images import ImageDataset, Source
-from overtone.datasets.labels import Labels, labelled
+from overtone.datasets.labels import Labels
 from overtone.datasets.reading import Reading, read_images
 from overtone.datasets.tables import read_labels
 from overtone.errors import DataError
@@ -41,7 +43,20 @@ def image_folder(
 
     Raises:
         DataError: No such folder, no images in it, a link that leaves it, or a wrong CSV file.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (40, 30)).save(f"{folder}/a.png")
+    ...     dataset = image_folder(folder, image_size=32)
+    >>> dataset.ids, dataset.image_shape
+    (['a.png'], (3, 32, 32))
     """
+    return read_images(folder_source(root, labels), **options)
+
+
+def folder_source(root: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Source:
+    """The pictures of `image_folder`, not yet read."""
     folder = Path(root)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -54,7 +69,7 @@ def image_folder(
     if labels is not None or table.is_file():
         more = read_labels(table, ids)
         found = Labels({**found.codes, **more.codes}, {**found.names, **more.names})
-    source = Source(
+    return Source(
         folder.resolve().name,
         ids,
         partial(_bytes, folder, ids),
@@ -62,7 +77,6 @@ def image_folder(
         found.names,
         _stamp(folder, ids),
     )
-    return read_images(source, **options)
 
 
 def _bytes(folder: Path, ids: Sequence[str], row: int) -> bytes:
@@ -78,7 +92,7 @@ def _found(folder: Path) -> Iterator[str]:
             path = Path(here, name)
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 raise DataError(
-                    f"{path}: a link to {path.resolve()}, out of {folder}; put the files themselves in it"
+                    f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there"
                 )
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
@@ -86,9 +100,7 @@ def _found(folder: Path) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(
-        f"{error.filename}: cannot be listed: {error.strerror}; change its permissions"
-    ) from error
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); see its permissions") from error
 
 
 def _classes(ids: Sequence[str]) -> Labels:
@@ -96,9 +108,11 @@ def _classes(ids: Sequence[str]) -> Labels:
     if None in first or len(set(first)) < 2:
         return Labels({}, {})
     names = sorted(set(filter(None, first)))
-    return labelled({"class": [names.index(name) for name in first if name]}, {"class": names}, len(ids), "")
+    code_of = {name: code for code, name in enumerate(names)}
+    codes = np.array([code_of[name] for name in first if name], dtype=np.int64)
+    return Labels({"class": codes}, {"class": names})
 
 
 def _stamp(folder: Path, ids: Sequence[str]) -> str:
-    stats = [((folder / name).lstat().st_size, (folder / name).stat().st_mtime_ns) for name in ids]
-    return hashlib.blake2b(repr((ids, stats)).encode(), digest_size=16).hexdigest()
+    stats = [(name, stat.st_size, stat.st_mtime_ns) for name in ids for stat in [(folder / name).stat()]]
+    return hashlib.blake2b(repr((str(folder.resolve()), stats)).encode(), digest_size=16).hexdigest()

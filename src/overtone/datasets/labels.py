@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 MOST_VALUES = 1000
 

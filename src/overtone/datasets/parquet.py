@@ -8,7 +8,7 @@ import logging
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,23 @@ def parquet(
     Raises:
         DataError: A file is missing or no parquet file, or has other columns than the first.
         RecipeError: There is no such column of pictures.
+
+    >>> import io, tempfile
+    >>> from PIL import Image
+    >>> Image.new("RGB", (8, 8)).save(file := io.BytesIO(), "PNG")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pq.write_table(pa.table({"image": [file.getvalue()], "label": [3]}), f"{folder}/a.parquet")
+    ...     dataset = parquet(folder)
+    >>> dataset.ids, dataset.image_shape, dataset.labels
+    (['a.parquet:0'], (3, 8, 8), {'label': array([3])})
     """
+    return read_images(parquet_source(path, image), **options)
+
+
+def parquet_source(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], image: str = "image"
+) -> Source:
+    """The pictures of `parquet`, not yet read."""
     files = _files(path)
     tables = [_table(file) for file in files]
     schema = tables[0].schema_arrow
@@ -60,8 +76,7 @@ def parquet(
     columns = [column for column in schema.names if column != image and _simple(schema.field(column).type)]
     values = pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
     labels = _attributes(values, _class_names(schema), sum(counts), name)
-    reader = _Rows(tables, image)
-    return read_images(Source(name, ids, reader, labels.codes, labels.names, _stamp(files)), **options)
+    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files))
 
 
 def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Reading]) -> ImageDataset:
@@ -93,12 +108,14 @@ def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Readin
     values = dataset.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
     labels = _attributes(values, _class_names(schema), len(dataset), "hugging_face")
 
-    def read(row: int) -> bytes:
-        return _bytes(raw[row][image])
-
     ids = list(map(str, range(len(dataset))))
+    read = partial(_cell, raw, image)
     source = Source("hugging_face", ids, read, labels.codes, labels.names, dataset._fingerprint)
     return read_images(source, **options)
+
+
+def _cell(dataset: Any, column: str, row: int) -> bytes:
+    return _bytes(dataset[row][column])
 
 
 def _bytes(value: Any) -> bytes:
@@ -115,19 +132,24 @@ def _bytes(value: Any) -> bytes:
 class _Rows:
     """Reads one row's image file. Rows are kept by row group: going through in order reads each once."""
 
-    def __init__(self, tables: Sequence[pq.ParquetFile], column: str) -> None:
-        groups = [(t, g) for t in tables for g in range(t.metadata.num_row_groups)]
+    def __init__(self, files: Sequence[Path], column: str) -> None:
+        self._arguments = files, column
+        groups = [(t, g) for t in map(pq.ParquetFile, files) for g in range(t.metadata.num_row_groups)]
         ends = accumulate(t.metadata.row_group(g).num_rows for t, g in groups)
         self._starts = [0, *ends]
 
         @lru_cache(maxsize=2)
         def group(number: int) -> pa.ChunkedArray:
             table, inner = groups[number]
-            cells = table.read_row_group(inner, columns=[column]).column(column)
+            # Arrow's own threads would not survive the fork of a data loader's worker.
+            cells = table.read_row_group(inner, columns=[column], use_threads=False).column(column)
             # Of {bytes, path} only the bytes: a file must not name other files to read.
             return pc.struct_field(cells, "bytes") if pa.types.is_struct(cells.type) else cells
 
         self._group = group
+
+    def __reduce__(self) -> tuple[type[_Rows], tuple[Sequence[Path], str]]:
+        return _Rows, self._arguments  # an open file cannot go to another process
 
     def __call__(self, row: int) -> bytes:
         number = bisect_right(self._starts, row) - 1
@@ -215,5 +237,5 @@ def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
 
 
 def _stamp(files: Sequence[Path]) -> str:
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.blake2b(repr(stats).encode(), digest_size=16).hexdigest()

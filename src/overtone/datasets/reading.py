@@ -7,8 +7,10 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -35,6 +37,7 @@ class Reading(TypedDict, total=False):
     """How pictures are read; every image source takes these options.
 
     Attributes:
+        limit: Only the first so many pictures.
         image_size: (height, width) or one number; None: all pictures must share one size.
         channels: 1 is grey, 3 RGB; None: 3 from files, and as they are from arrays.
         fit: `crop` (default) keeps the largest centred part of the right proportions, `squash` the whole.
@@ -44,6 +47,7 @@ class Reading(TypedDict, total=False):
             tolerated in the smallest set; 0 tolerates none).
     """
 
+    limit: int | None
     image_size: int | tuple[int, int] | None
     channels: int | None
     fit: Fit
@@ -71,54 +75,66 @@ def read_images(source: Source, **options: Unpack[Reading]) -> ImageDataset:
         RecipeError: An option is wrong.
         DataError: No picture, too many unreadable ones, or several sizes and no `image_size`.
         DiskError: `cache="disk"` has no room.
+
+    >>> pictures = [np.zeros((9, 9), np.uint8), b"damaged", np.zeros((7, 8), np.uint8)]
+    >>> dataset = read_images(Source("three", ["a", "b", "c"], pictures.__getitem__), image_size=4)
+    >>> dataset.ids, dataset.quarantined[0][0]
+    (['a', 'c'], 'b')
     """
     unknown = set(options) - set(Reading.__annotations__)
     if unknown:
         raise RecipeError(
             f"unknown option {sorted(unknown)[0]!r}; there are {', '.join(Reading.__annotations__)}"
         )
+    source = _limited(source, options.get("limit"))
     framing = Framing.of(options.get("image_size"), options.get("channels"), options.get("fit", "crop"))
-    limit = options.get("max_bad_fraction", 0.01)
+    tolerated = options.get("max_bad_fraction", 0.01)
     folder = _checked(source, options.get("cache", "auto"), options.get("cache_dir"), framing)
 
     kept = caching.opened(folder) if folder is not None else None
     if folder is not None and kept is not None:
         logger.info("%s: %s images reused from the cache %s", source.name, f"{len(source.ids):,}", folder)
-        _tolerate(source, kept.bad, limit)
+        _tolerate(source, kept.bad, tolerated)
         return _dataset(source, kept.images, kept.fingerprint, kept.bad)
-    return _read(source, framing, options.get("cache", "auto"), folder, limit)
+    return _read(source, framing, options.get("cache", "auto"), folder, tolerated)
 
 
-def _read(source: Source, framing: Framing, cache: Cache, folder: Path | None, limit: float) -> ImageDataset:
+def _read(
+    source: Source, framing: Framing, cache: Cache, folder: Path | None, tolerated: float
+) -> ImageDataset:
     start = time.perf_counter()
     Image.init()  # all readers at once: doing it on first use is not safe in threads
     first = _first(source, framing)
     shape = (len(source.ids), *first.shape)
     n_bytes = math.prod(shape) * first.itemsize
     cache = caching.place(cache, n_bytes, folder)
-    images: Any = DecodedOnAccess(source, framing, shape, first.dtype)
+    images: Any
     if cache == "disk" and folder is not None:
         with caching.beside(folder) as partial:
             file = np.lib.format.open_memmap(partial / "images.npy", "w+", first.dtype, shape)
-            done = _decode(source, framing, first, file, limit)
+            done = _decode(source, framing, first, file, tolerated)
             caching.closed(partial, file, *done)
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     else:
         store = np.empty(shape, first.dtype) if cache == "memory" else None
-        done = _decode(source, framing, first, store, limit)
-        images = images if store is None else store
+        done = _decode(source, framing, first, store, tolerated)
+        images = DecodedOnAccess(source, framing, shape, first.dtype) if store is None else store
+    kept = {"memory": "kept in memory", "disk": f"kept in {folder}", "none": "not kept: again at each access"}
+    count, form = f"{shape[0] - len(done.bad):,}", "x".join(map(str, first.shape))
     logger.info(
-        "%s: %s images of %s decoded and %s (%.0f MB, %.1f s)",
-        source.name,
-        f"{len(source.ids) - len(done.bad):,}",
-        "x".join(map(str, first.shape)),
-        {"memory": "kept in memory", "disk": f"kept in {folder}"}.get(
-            cache, "not kept: decoded at each access"
-        ),
-        n_bytes / 1e6,
-        time.perf_counter() - start,
+        f"{source.name}: {count} images of {form} decoded and {kept[cache]} "
+        f"({n_bytes / 1e6:.0f} MB, {time.perf_counter() - start:.1f} s)"
     )
     return _dataset(source, images, done.fingerprint, done.bad)
+
+
+def _limited(source: Source, limit: int | None) -> Source:
+    if limit is None or limit >= len(source.ids):
+        return source
+    if limit < 1:
+        raise RecipeError(f"limit={limit}: give at least 1, or None for all")
+    labels = {name: codes[:limit] for name, codes in source.labels.items()}
+    return replace(source, ids=source.ids[:limit], labels=labels)
 
 
 def _checked(
@@ -128,8 +144,7 @@ def _checked(
     if not len(source.ids):
         raise DataError(f"{source.name}: no images")
     if len(set(source.ids)) != len(source.ids):
-        seen: set[str] = set()
-        twice = next(i for i in source.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        twice = Counter(source.ids).most_common(1)[0][0]
         raise DataError(f"{source.name}: the id {twice!r} occurs twice; ids must differ")
     if cache not in ("auto", "memory", "disk", "none"):
         raise RecipeError(f"cache={cache!r}: give 'auto', 'memory', 'disk' or 'none'")
@@ -138,8 +153,8 @@ def _checked(
         raise RecipeError(f"cache='disk' {missing}; give it, or choose 'memory' or 'none'")
     if cache in ("memory", "none") or cache_dir is None or source.stamp is None:
         return None
-    key = hashlib.blake2b(repr((1, source.stamp, framing)).encode(), digest_size=16).hexdigest()
-    return Path(cache_dir) / f"images-{key}"
+    key = repr((1, source.stamp, len(source.ids), framing)).encode()
+    return Path(cache_dir) / f"images-{hashlib.blake2b(key, digest_size=16).hexdigest()}"
 
 
 def _first(source: Source, framing: Framing) -> NDArray[Any]:
@@ -154,7 +169,7 @@ def _first(source: Source, framing: Framing) -> NDArray[Any]:
 
 
 def _decode(
-    source: Source, framing: Framing, first: NDArray[Any], store: NDArray[Any] | None, limit: float
+    source: Source, framing: Framing, first: NDArray[Any], store: NDArray[Any] | None, tolerated: float
 ) -> _Pass:
     def task(start: int) -> list[bytes | str]:
         return [row(i) for i in range(start, min(start + _ROWS_A_TASK, len(source.ids)))]
@@ -173,7 +188,7 @@ def _decode(
 
     outcomes = list(chain.from_iterable(_mapped(task, len(source.ids), source.parallel)))
     bad = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, str)}
-    _tolerate(source, bad, limit)
+    _tolerate(source, bad, tolerated)
     return _Pass(_fingerprint(source.ids, outcomes, repr((first.shape, str(first.dtype), framing.fit))), bad)
 
 
@@ -202,18 +217,18 @@ def _fingerprint(ids: Sequence[str], outcomes: Sequence[bytes | str], form: str)
     digest = hashlib.blake2b(form.encode(), digest_size=16)
     for name, content in zip(ids, outcomes, strict=True):
         if isinstance(content, bytes):
-            digest.update(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest())
+            digest.update(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest())
             digest.update(content)
     return digest.hexdigest()
 
 
-def _tolerate(source: Source, bad: dict[int, str], limit: float) -> None:
+def _tolerate(source: Source, bad: dict[int, str], tolerated: float) -> None:
     if not bad:
         return
     count = f"{len(bad):,} of {len(source.ids):,} images cannot be read"
-    if len(bad) > math.ceil(limit * len(source.ids)):
+    if len(bad) > math.ceil(tolerated * len(source.ids)):
         raise DataError(
-            f"{source.name}: {count}, more than max_bad_fraction={limit:g}: {_named(source, bad)}. "
+            f"{source.name}: {count}, more than max_bad_fraction={tolerated:g}: {_named(source, bad)}. "
             "Repair or remove them, or raise max_bad_fraction"
         )
     logger.warning("%s: %s and are left out: %s", source.name, count, _named(source, bad))
@@ -234,11 +249,12 @@ def _dataset(source: Source, images: Any, fingerprint: str, bad: dict[int, str])
 
 def _differs(source: Source, i: int, image: NDArray[Any], first: NDArray[Any]) -> DataError:
     seen, expected = (f"{'x'.join(map(str, a.shape))} {a.dtype}" for a in (image, first))
-    advice = (
-        "save all with the same depth" if image.shape == first.shape else "give image_size=(height, width)"
-    )
     if len(image) != len(first):
         advice = "give channels (1 is grey, 3 is RGB)"
+    elif image.shape != first.shape:
+        advice = "give image_size=(height, width)"
+    else:
+        advice = "save all with the same depth"
     return DataError(f"{source.name}: {source.ids[i]!r} is {seen}, others are {expected}; {advice}")
 
 

@@ -41,9 +41,7 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
         if len(row) != len(columns):
             raise DataError(f"{path}:{line}: {len(row)} cells, the header has {len(columns)}")
         if row[key] not in position:
-            raise DataError(
-                f"{path}:{line}: {row[key]!r} is not among the images; give paths from the folder"
-            )
+            raise DataError(f"{path}:{line}: {row[key]!r} is none of the images; give paths from the folder")
         if position[row[key]] in row_of:
             raise DataError(f"{path}:{line}: {row[key]!r} occurs a second time; keep one row for it")
         row_of[position[row[key]]] = row

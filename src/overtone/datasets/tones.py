@@ -15,11 +15,11 @@ from overtone.errors import RecipeError
 from overtone.rng import uniforms
 
 SHORTEST, LONGEST = 96, 256
-PITCHES = 0.02 * 2 ** (np.arange(8) / 4)
-"""Fundamentals in cycles a step, two octaves up from 0.02; the fourth partial stays below a half."""
+PITCHES = 0.036 * 2 ** (np.arange(8) / 4)
+"""Fundamentals in cycles a step, nearly two octaves up from 0.036; the fourth partial stays below a half."""
 TIMBRES = np.array([[1, *(0.45 * (code >> bit & 1) for bit in range(3))] for code in range(8)])
 """Weights of the partials 1 to 4: which of the three overtones sound."""
-ENVELOPES = tuple((attack, decay) for attack in (0.02, 0.5) for decay in (0.0, 1.0, 2.5, 5.0))
+ENVELOPES = tuple((attack, decay) for attack in (0.02, 0.5) for decay in (0.0, 1.0, 2.0, 4.0))
 """Rise, as a fraction of the length, and decay after it, in e-foldings over the whole length."""
 
 _COLUMNS = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,23 +60,20 @@ def torch_dataset(
     if not n_samples:
         raise DataError("torch_dataset: no samples")
     _content(dataset[0], modality)
-    found = (
-        _labels(dataset, modality, n_samples) if labels is None else labelled(labels, {}, n_samples, "labels")
-    )
+    if labels is None:
+        found = _labels(dataset, modality, n_samples)
+    else:
+        found = labelled(labels, {}, n_samples, "torch_dataset")
     if modality != "image":
         if options:
-            raise RecipeError(
-                f"{sorted(options)[0]!r} is for images; modality={modality!r} takes collate alone"
-            )
+            raise RecipeError(f"{sorted(options)[0]!r} is for images, not for modality={modality!r}; drop it")
         return _Items(dataset, modality, collate or default_collate, found)
     if collate is not None:
         raise RecipeError("collate is for other modalities; images of one size are stacked: leave it away")
 
-    def read(row: int) -> Content:
-        return _picture(_content(dataset[row], modality))
-
     ids = list(map(str, range(n_samples)))
-    return read_images(Source("torch_dataset", ids, read, *found, parallel=False), **options)
+    source = Source("torch_dataset", ids, partial(_picture, dataset), *found, parallel=False)
+    return read_images(source, **options)
 
 
 class _Items:
@@ -120,8 +117,9 @@ def _content(item: Any, modality: str) -> Any:
     return item[0] if isinstance(item, tuple) else item
 
 
-def _picture(content: Any) -> Content:
+def _picture(dataset: Any, row: int) -> Content:
     """As `decoding.decoded` takes it: channels first."""
+    content = _content(dataset[row], "image")
     if isinstance(content, Tensor):
         return content.numpy()
     if isinstance(content, np.ndarray) and content.ndim == 3:
@@ -147,14 +145,13 @@ def _scalars(item: Any, modality: str) -> dict[str, Any]:
         item = {"label": item[1]} if len(item) > 1 else {}
     if not isinstance(item, Mapping):
         return {}
-    values = {
-        k: v.item() if isinstance(v, (Tensor, np.ndarray)) and v.ndim == 0 else v for k, v in item.items()
-    }
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in (modality, "index") and isinstance(value, (int, str, np.integer, np.bool_))
-    }
+    found = {}
+    for name, value in item.items():
+        if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
+            value = value.item()
+        if name not in (modality, "index") and isinstance(value, (int, str, np.integer, np.bool_)):
+            found[name] = value
+    return found
 
 
 def _feed(digest: hashlib.blake2b, value: Any) -> None:
@@ -171,5 +168,5 @@ def _feed(digest: hashlib.blake2b, value: Any) -> None:
         digest.update(repr(value).encode("utf-8", "surrogatepass"))
     else:
         raise DataError(
-            f"torch_dataset: items hold a {type(value).__name__}; give tensors, arrays, numbers or text"
+            f"torch_dataset: an item holds a {type(value).__name__}; give tensors, numbers or text"
         )

@@ -65,16 +65,18 @@ def build_encoder(
         raise RecipeError(
             f"encoder.{argument}: not an argument; use pretrained, or load_weights on the encoder"
         )
+    family, colon, model = name.partition(":")
+    if pretrained and family not in _FAMILIES:
+        raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
     if name == "series_cnn":
         return _called(name, SeriesEncoder, channels=channels, **arguments)
-    family, colon, model = name.partition(":")
     if colon and trust and family not in _FAMILIES:
         return as_encoder(_called(name, _imported(name), **arguments), modality, mean=mean, std=std)
     if name not in _BACKBONES and family not in _FAMILIES:
         raise RecipeError(_unknown(name, _NAMES) + '; "package.module:Class" needs trust=True')
     size = None if image_size is None else _pair(image_size)
     if name in _BACKBONES:
-        found = _built_in(name, channels, size, pretrained, arguments)
+        found = _Found(_called(name, _BACKBONES[name], channels=channels, **arguments), size or (32, 32))
     else:
         found = _FAMILIES[family](model, channels, size, pretrained, arguments)
     mean, std = mean or _per_channel(found.mean, channels), std or _per_channel(found.std, channels)
@@ -91,14 +93,6 @@ class _Found(NamedTuple):
     image_size: tuple[int, int]
     mean: Sequence[float] = (MEAN,)
     std: Sequence[float] = (STD,)
-
-
-def _built_in(
-    name: str, channels: int, size: tuple[int, int] | None, pretrained: bool, arguments: dict[str, Any]
-) -> _Found:
-    if pretrained:
-        raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
-    return _Found(_called(name, _BACKBONES[name], channels=channels, **arguments), size or (32, 32))
 
 
 def _torchvision(
@@ -168,14 +162,16 @@ def _imported(name: str) -> Callable[..., nn.Module]:
 
 def _unknown(name: str, names: Sequence[str]) -> str:
     close = get_close_matches(name, names, n=3)
-    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     listed = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
     return f"encoder.name={name!r} is unknown{guess} Known: {listed}"
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return height, width
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
+        raise RecipeError(f"encoder.image_size={size!r}: expected a number of pixels, or height and width")
+    return pair[0], pair[1]
 
 
 def _per_channel(values: Sequence[float], channels: int) -> list[float]:
@@ -202,7 +198,5 @@ def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
 
 def _with_channels(stem: nn.Conv2d, channels: int) -> nn.Conv2d:
     """A new first convolution for another number of channels."""
-    like = {
-        name: getattr(stem, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-    }
-    return nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **like)
+    same = {name: getattr(stem, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+    return nn.Conv2d(channels, stem.out_channels, bias=stem.bias is not None, **same)

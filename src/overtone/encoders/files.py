@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -97,12 +96,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     if heads:
         logger.info("%s: left out %s, since the module has no head.", path, ", ".join(sorted(heads)))
     state = {name: value for name, value in state.items() if name not in heads}
-    for name in own.keys() & state.keys():
-        wanted = own[name].dtype
-        if state[name].dtype != wanted and state[name].is_floating_point() and wanted.is_floating_point:
-            logger.info("%s: %s converted from %s to %s.", path, name, state[name].dtype, wanted)
-            state[name] = state[name].to(wanted)
-    _fill(module, state, path)
+    _fill(module, _in_precision_of(own, state, path), path)
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -137,7 +131,7 @@ def _described(value: Tensor) -> str:
 def _read_description(path: Path) -> dict[str, Any]:
     description = artifacts.read_json(path)
     known = isinstance(description, dict) and description.get("format") == _FORMAT
-    if not known or not {"kind", "dim", "spec"} <= description.keys():
+    if not known or not {"kind", "spec"} <= description.keys() or not isinstance(description.get("dim"), int):
         raise RunError(
             f"{path}: not a description of an encoder in format {_FORMAT}; it was written by another version"
         )
@@ -146,11 +140,8 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _rebuilt(spec: Any, path: Path) -> Encoder:
     # What a file says may choose among what is built in, and neither import code nor fetch weights.
-    if (
-        not isinstance(spec, dict)
-        or not isinstance(spec.get("name"), str)
-        or spec.keys() & {"trust", "pretrained"}
-    ):
+    named = isinstance(spec, dict) and isinstance(spec.get("name"), str)
+    if not named or spec.keys() & {"trust", "pretrained"}:
         raise RunError(f"{path}: `spec` is {spec!r}: expected the name and arguments of an architecture")
     try:
         with rng.seeded(0, "load_encoder"):
@@ -182,10 +173,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise RunError(f"{path}: expected a .safetensors, .pt or .pth file of weights")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # Damaged bytes make an unpickler raise almost anything.
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise RunError(
-            f"{path}: not readable as tensors alone ({str(error).splitlines()[0]}); save the module's "
-            "state_dict, best as .safetensors"
+            f"{path}: not readable as tensors alone ({reason}); save the module's state_dict, best as "
+            ".safetensors"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         logger.info("%s: took its `state_dict`.", path)
@@ -209,6 +201,18 @@ def _without_prefix(state: dict[str, Tensor], own: dict[str, Tensor], path: Path
             logger.info("%s: removed the prefix %r of all names.", path, prefix)
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _in_precision_of(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    types = {name: own[name].dtype for name in own.keys() & state.keys()}
+    converted = {
+        name: state[name].to(wanted)
+        for name, wanted in types.items()
+        if state[name].dtype != wanted and state[name].is_floating_point() and wanted.is_floating_point
+    }
+    if converted:
+        logger.info("%s: converted %d tensors to the precision of the module.", path, len(converted))
+    return state | converted
 
 
 def _is_identity(module: nn.Module, name: str) -> bool:

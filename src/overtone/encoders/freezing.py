@@ -48,7 +48,10 @@ def trainable(encoder: Encoder, spec: str | Sequence[str]) -> dict[str, int]:
     counts = {"trainable": 0, "frozen": 0}
     for parameter in encoder.parameters():
         counts["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
-    logger.info("Trainable %s: %d values train, %d are frozen.", spec, counts["trainable"], counts["frozen"])
+    if counts["frozen"]:
+        logger.info(
+            "trainable=%s: %d values train, %d are frozen.", spec, counts["trainable"], counts["frozen"]
+        )
     return counts
 
 

@@ -7,18 +7,18 @@ with the negatives of the anchor's own cell, MCL (Zhang et al., ECCV 2024), sect
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
 
-from ..contracts import Ids
-from ..errors import RecipeError
+from overtone.contracts import Ids
+from overtone.errors import RecipeError
 
-# Logits held at once: 64 MB of float32, a few times that with their gradients.
-_TILE = 2**24
+_TILE = 2**22  # logits in memory at once: 16 MB of float32
 
 
 def nt_xent(
@@ -56,14 +56,10 @@ def nt_xent(
     """
     if not isinstance(temperature, Tensor):
         _check_temperature(temperature)
-
-    def losses(tile: slice, unit_rows: Tensor, unit_columns: Tensor) -> Tensor:
-        logits = unit_rows[tile] @ unit_columns.T / temperature
-        target = positive[tile, None]
-        kept = _negatives(tile, positive, row_ids, column_ids).scatter_(1, target, True)
-        return logits.where(kept, -torch.inf).logsumexp(dim=1) - logits.gather(1, target).squeeze(1)
-
-    return _by_tile(losses, rows, columns).mean()
+    with torch.autocast(rows.device.type, enabled=False):
+        scaled, unit_columns = _unit(rows) / temperature, _unit(columns)
+        losses: Tensor = _RowLosses.apply(scaled, unit_columns, positive, *row_ids, *column_ids)
+        return losses.mean()
 
 
 class NTXent:
@@ -93,36 +89,64 @@ def contrastive_accuracy(
     >>> contrastive_accuracy(z[[0, 0]], z, torch.tensor([0, 1]), ids, ids)
     tensor(0.5000)
     """
-
-    def margins(tile: slice, unit_rows: Tensor, unit_columns: Tensor) -> Tensor:
-        similarity = unit_rows[tile] @ unit_columns.T
-        hardest = similarity.where(_negatives(tile, positive, row_ids, column_ids), -torch.inf).amax(dim=1)
-        return similarity.gather(1, positive[tile, None]).squeeze(1) - hardest
-
-    margin = _by_tile(margins, rows, columns)
+    with torch.autocast(rows.device.type, enabled=False):
+        margins = []
+        for tile, cosines in _tiles(_unit(rows), _unit(columns), positive, row_ids, column_ids):
+            target = positive[tile, None]
+            own = cosines.gather(1, target)
+            margins.append(own.squeeze(1) - cosines.scatter_(1, target, -torch.inf).amax(dim=1))
+    margin = torch.cat(margins)
     return (margin[margin != torch.inf] > 0).float().mean()
 
 
-def _by_tile(function: Callable[[slice, Tensor, Tensor], Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-    """`function` of every row, a tile of rows at a time, in full precision whatever autocast says."""
-    n, height = len(rows), max(1, _TILE // len(columns))
-    with torch.autocast(rows.device.type, enabled=False):
-        unit_rows, unit_columns = _unit(rows), _unit(columns)
-        if n <= height:
-            return function(slice(0, n), unit_rows, unit_columns)
-        tiles = [slice(begin, min(begin + height, n)) for begin in range(0, n, height)]
-        parts = [
-            checkpoint(function, tile, unit_rows, unit_columns, use_reentrant=False, preserve_rng_state=False)
-            for tile in tiles
-        ]
-        return torch.cat(parts)
+class _RowLosses(torch.autograd.Function):
+    """The loss of each row, (n,). By hand, so that every tile reuses the memory of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, columns: Tensor, positive: Tensor, *ids: Tensor) -> Tensor:
+        log_sums, own = rows.new_empty(len(rows)), rows.new_empty(len(rows))
+        for tile, logits in _tiles(rows, columns, positive, Ids(*ids[:2]), Ids(*ids[2:])):
+            own[tile] = logits.gather(1, positive[tile, None]).squeeze(1)
+            largest = logits.amax(dim=1, keepdim=True)
+            log_sums[tile] = logits.sub_(largest).exp_().sum(dim=1).log_().add_(largest.squeeze(1))
+        ctx.save_for_backward(rows, columns, positive, log_sums, *ids)
+        return log_sums - own
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns, positive, log_sums, *ids = ctx.saved_tensors
+        d_rows, d_columns = torch.empty_like(rows), torch.zeros_like(columns)
+        with torch.autocast(rows.device.type, enabled=False):
+            for tile, logits in _tiles(rows, columns, positive, Ids(*ids[:2]), Ids(*ids[2:])):
+                # The derivative by a logit is its softmax, less one at the positive.
+                d_logits = logits.sub_(log_sums[tile, None]).exp_()
+                d_logits.scatter_add_(1, positive[tile, None], -torch.ones_like(d_logits[:, :1]))
+                d_logits.mul_(upstream[tile, None])
+                torch.mm(d_logits, columns, out=d_rows[tile])
+                d_columns.addmm_(d_logits.T, rows[tile])
+        return d_rows, d_columns, None, *(None for _ in ids)
 
 
-def _negatives(tile: slice, positive: Tensor, row_ids: Ids, column_ids: Ids) -> Tensor:
-    """Which columns are negatives of the tile's rows, (t, m) bool."""
-    same_cell = row_ids.cell[tile, None] == column_ids.cell
-    other = row_ids.identity[tile, None] != column_ids.identity
-    return (same_cell & other).scatter_(1, positive[tile, None], False)
+def _tiles(
+    rows: Tensor, columns: Tensor, positive: Tensor, row_ids: Ids, column_ids: Ids
+) -> Iterator[tuple[slice, Tensor]]:
+    """A tile of rows at a time: which, and their products (t, m), -inf where neither positive nor negative.
+
+    The next tile overwrites them.
+    """
+    n, m = len(rows), len(columns)
+    height = max(1, min(n, _TILE // m))
+    products, barred = rows.new_empty(height, m), rows.new_empty(height, m, dtype=torch.bool)
+    same = torch.empty_like(barred)
+    for begin in range(0, n, height):
+        tile = slice(begin, min(begin + height, n))
+        here = slice(0, tile.stop - begin)
+        torch.mm(rows[tile], columns.T, out=products[here])
+        torch.ne(row_ids.cell[tile, None], column_ids.cell, out=barred[here])
+        torch.eq(row_ids.identity[tile, None], column_ids.identity, out=same[here])
+        barred[here].logical_or_(same[here]).scatter_(1, positive[tile, None], False)
+        yield tile, products[here].masked_fill_(barred[here], -torch.inf)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         dataset=dataset,
         test=test,
         views=given.get("views") or _call(recipe.views, KINDS["views"]),
-        encoder=given.get("encoder") or (lambda stage: encoder_for(recipe.encoder, dataset, trained=stage == 0)),
+        encoder=given.get("encoder")
+        or (lambda stage: encoder_for(recipe.encoder, dataset, trained=stage == 0)),
         method=given.get("method") or partial(_call, recipe.method, KINDS["method"]),
         stages=stages,
         seed=recipe.seed,

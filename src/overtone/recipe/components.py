@@ -47,6 +47,8 @@ class Kind(NamedTuple):
 _DATA = Kind(
     "source",
     {
+        "path": datasets.open_dataset,
+        "folder": datasets.image_folder,
         "parquet": datasets.parquet,
         "arrays": datasets.arrays,
         "trifeature": datasets.trifeature,
@@ -177,7 +179,11 @@ def _typed_options(annotation: Any, scope: dict[str, Any]) -> dict[str, Any] | N
     """The fields behind `**options: Unpack[SomeTypedDict]`; None for a bare `**options`."""
     text = str(annotation)
     inner = scope.get(text.partition("[")[2].rstrip("]")) if text.startswith("Unpack[") else None
-    return None if inner is None else {name: _checkable(hint, scope) for name, hint in get_type_hints(inner).items()}
+    return (
+        None
+        if inner is None
+        else {name: _checkable(hint, scope) for name, hint in get_type_hints(inner).items()}
+    )
 
 
 def _checkable(annotation: Any, scope: dict[str, Any]) -> Any:
@@ -185,6 +191,12 @@ def _checkable(annotation: Any, scope: dict[str, Any]) -> Any:
     try:
         hint = eval(annotation, scope) if isinstance(annotation, str) else annotation
         TypeAdapter(hint)
-    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError):
+    except (
+        NameError,
+        TypeError,
+        PydanticSchemaGenerationError,
+        PydanticUndefinedAnnotation,
+        PydanticUserError,
+    ):
         return Any
     return Any if hint is inspect.Parameter.empty else hint

@@ -44,7 +44,10 @@ class Origin(NamedTuple):
     def invalid(self, error: ValidationError, place: Place, known: Iterable[str]) -> RecipeError:
         """The first complaint of pydantic, in our words."""
         first = error.errors(include_url=False)[0]
-        where = (*place, *(part for part in first["loc"] if not str(part).startswith(("function", "constrained"))))
+        where = (
+            *place,
+            *(part for part in first["loc"] if not str(part).startswith(("function", "constrained"))),
+        )
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return self.unknown(where, known)
         if first["type"] in ("missing", "missing_argument"):

@@ -59,22 +59,21 @@ def table_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
 
 
 def terminal_table(rows: Sequence[Row], comparison: Comparison, title: str = "") -> Table:
-    """The table for a terminal: attributes down, columns across, the best of equal cost in bold.
+    """The table for a terminal: encoders down, attributes across, the best of equal cost in bold.
 
     >>> terminal_table([("shape", {"stage 0": [40.8]})], Comparison("stage 0")).row_count
     1
     """
     table = Table(title=Text(title) if title else None, caption=SPREAD_NOTE)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    for attribute, _ in rows:
+        table.add_column(Text(printable(attribute)), justify="right")
     for column in _columns(rows):
-        table.add_column(Text(printable(column)), justify="right")
-    for attribute, figures in rows:
-        best = _best(figures, comparison)
         cells = [
-            Text(_shown(figures.get(column)), style="bold" if column in best else "")
-            for column in _columns(rows)
+            Text(_shown(figures.get(column)), style="bold" if column in _best(figures, comparison) else "")
+            for _, figures in rows
         ]
-        table.add_row(Text(printable(attribute)), *cells)
+        table.add_row(Text(printable(column)), *cells)
     return table
 
 
@@ -82,19 +81,20 @@ def markdown_table(rows: Sequence[Row], comparison: Comparison) -> str:
     """The same table as Markdown.
 
     >>> print(markdown_table([("shape", {"stage 0": [40.0, 42.0]})], Comparison("stage 0")))
-    |  | stage 0 |
+    |  | shape |
     |---|---:|
-    | shape | 41.0 ± 1.4 |
+    | stage 0 | 41.0 ± 1.4 |
     <BLANKLINE>
     Accuracy in percent; ± is the spread: the standard deviation over seeds (n - 1).
     """
-    columns = _columns(rows)
-    lines = [_markdown_row(["", *map(_escaped, columns)]), "|---|" + "---:|" * len(columns)]
-    for attribute, figures in rows:
-        best = _best(figures, comparison)
-        shown = ((column, _shown(figures.get(column))) for column in columns)
-        cells = [f"**{text}**" if column in best else text for column, text in shown]
-        lines.append(_markdown_row([_escaped(attribute), *cells]))
+    lines = [
+        _markdown_row(["", *(_escaped(attribute) for attribute, _ in rows)]),
+        "|---|" + "---:|" * len(rows),
+    ]
+    for column in _columns(rows):
+        shown = ((_shown(figures.get(column)), column in _best(figures, comparison)) for _, figures in rows)
+        cells = [f"**{text}**" if best else text for text, best in shown]
+        lines.append(_markdown_row([_escaped(column), *cells]))
     return "\n".join([*lines, "", SPREAD_NOTE])
 
 

@@ -100,7 +100,8 @@ class ImageViews:
         """Makes the views of `batch["image"]`, (B, C, H, W) uint8, uint16 or float in [0, 1].
 
         Returns:
-            `n_views` batches whose `image` is float32 in [0, 1]; all other keys are the batch's own.
+            `n_views` batches whose `image` is float32 in [0, 1] up to rounding; all other keys are the
+            batch's own.
         """
         images = unit_floats(batch["image"])
         if images.shape[1] != 3:
@@ -124,19 +125,21 @@ class ImageViews:
         self._jitter_(images, draw)
         if images.shape[1] == 3:
             _change_(images, draw("grey")[:, 0] < self.grey, lambda part, _: colour.grey(part))
-        sigma = _between(self.blur_sigma, draw("blur", 2)[:, 1])
-        _change_(images, draw("blur")[:, 0] < self.blur, lambda part, rows: blur(part, sigma[rows]))
+        blurred, sigma = draw("blur", 2).unbind(1)
+        sigma = _between(self.blur_sigma, sigma)
+        _change_(images, blurred < self.blur, lambda part, rows: blur(part, sigma[rows]))
         _change_(images, draw("solarise")[:, 0] < self.solarise, lambda part, _: colour.solarise(part))
         return images
 
     def _cropped(self, images: Tensor, draw: _Draws) -> Tensor:
         size = images.shape[2], images.shape[3]
         out_size = size if self.size is None else _pair(self.size)
-        top, left, height, width = crop_boxes(draw("crop", 22), size, self.crop_scale, self.crop_ratio)
-        flip = draw("flip")[:, 0] < self.flip
+        boxes = crop_boxes(draw("crop", 22), size, self.crop_scale, self.crop_ratio)
+        top, left, height, width = (side.to(images.device) for side in boxes)
+        flip = (draw("flip")[:, 0] < self.flip).to(images.device)
         rows = crop_matrix(top, height, size[0], out_size[0])
         columns = crop_matrix(left, width, size[1], out_size[1], flip)
-        return resampled(images, rows.to(images.device), columns.to(images.device))
+        return resampled(images, rows, columns)
 
     def _jitter_(self, images: Tensor, draw: _Draws) -> None:
         drawn = draw("jitter", 5)
@@ -159,7 +162,8 @@ class ImageViews:
         _change_(images, drawn[:, 0] < self.jitter, jittered)
 
     def _warn_once(self, channels: int) -> None:
-        skipped = [name for name in ("saturation", "hue", "grey") if getattr(self, name) > 0]
+        rgb = ("saturation", "hue", "grey") if self.jitter else ("grey",)
+        skipped = [name for name in rgb if getattr(self, name) > 0]
         if skipped and not self._warned:
             logger.warning(
                 "Images have %d channels: skipped views.%s, which need 3 (red, green, blue); set to 0 "

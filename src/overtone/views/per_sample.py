@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class PerSampleViews:
     (True, False)
     """
 
-    def __init__(self, transform: Callable[[Tensor], Tensor], n_views: int = 2, key: str = "image") -> None:
+    def __init__(self, transform: Callable[[Tensor], Any], n_views: int = 2, key: str = "image") -> None:
         require(callable(transform), "views.transform", transform, "a callable")
         require(n_views >= 1, "views.n_views", n_views, "at least 1")
         self.transform, self.n_views, self.key = transform, n_views, key
