@@ -52,7 +52,7 @@ class StageSpec:
         weight_decay: Of weights; norms and biases are not decayed.
         warmup_epochs: Length of the linear warm-up.
         optimizer: "adamw" or "sgd".
-        cells: What the cells of the stage are made from; see `overtone.partition.next_partition`.
+        cells: What the cells of the stage are made from; see `overtone.clustering.next_partition`.
         n_clusters: Clusters of the newest clustering; or give
         cell_size: the samples a cell should have on average.
         cells_per_batch: None packs whole cells into batches; 1 draws each batch from a single cell.
