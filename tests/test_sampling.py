@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -195,15 +194,6 @@ def test_a_data_loader_with_a_worker_yields_the_same_batches() -> None:
     loader: DataLoader[int] = DataLoader(list(range(30)), batch_sampler=sampler, num_workers=1)  # type: ignore[arg-type]
     sampler.seek(4)
     assert [b.tolist() for b in loader] == [b.tolist() for b in epoch_of(sampler, 1)[1:]]
-
-
-def test_a_batch_of_millions_of_samples_costs_milliseconds() -> None:
-    sampler = CellBatchSampler(Partition(np.arange(2_000_000) // 30), 4096)
-    sampler.batch(0, 0)
-    begin = time.perf_counter()
-    for position in range(5):
-        sampler.batch(0, position)
-    assert (time.perf_counter() - begin) / 5 < 0.05
 
 
 def test_coverage_describes_itself_in_a_line() -> None:
