@@ -59,7 +59,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         precision=recipe.precision,
         num_workers=recipe.num_workers,
         device=torch.device(device_name(recipe.device)),
-        loggers=recipe.loggers,
+        loggers=recipe.loggers or (),
         content={"shape": list(content.shape), "dtype": str(content.dtype).removeprefix("torch.")},
     )
 

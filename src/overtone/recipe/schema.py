@@ -11,6 +11,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from overtone import loggers
 from overtone.multistage import StageSpec
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, override, read_yaml
@@ -58,7 +59,7 @@ class Recipe(BaseModel):
     num_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
-    loggers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
+    loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def stage_specs(self, origin: Origin | None = None) -> list[StageSpec]:
         """The values of each stage: the stage's own, else those of `train`, else the preset's.
@@ -142,13 +143,14 @@ def resolved(recipe: Recipe) -> Recipe:
             "stages": [dataclasses.asdict(stage) for stage in recipe.stage_specs()],
             "normalise": recipe.normalise or PRESETS[recipe.preset].normalise,
             "device": device_name(recipe.device),
+            "loggers": loggers.available() if recipe.loggers is None else recipe.loggers,
         }
     )
 
 
 def to_yaml(recipe: Recipe) -> str:
     """A recipe as YAML, without the fields that were left out."""
-    values = {name: value for name, value in recipe.model_dump().items() if value not in (None, {}, [])}
+    values = {name: value for name, value in recipe.model_dump().items() if value is not None and value != {}}
     return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True)
 
 
