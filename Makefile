@@ -21,8 +21,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/setting_a.py
-	$(BIN)/python benchmarks/plain_cifar10.py
+	$(BIN)/python benchmarks/cifar10.py beside-mnist
+	$(BIN)/python benchmarks/cifar10.py alone
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)
