@@ -15,12 +15,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import TextIOWrapper
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any
 
 from overtone.errors import DiskError, RunError
 
 MANIFEST = "manifest.json"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @contextmanager
@@ -63,13 +66,33 @@ def verify(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         raise RunError(f"{folder}: no {MANIFEST}; this folder is missing or was not written to its end.")
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    for name, expected in manifest["files"].items():
+    try:
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        dict(manifest["inputs"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise RunError(f"{folder / MANIFEST}: damaged: it does not list files and inputs.") from None
+    for name, (n_bytes, sha256) in files.items():
         path = folder / name
         if not path.is_file():
             raise RunError(f"{path}: missing, although {MANIFEST} lists it.")
-        if path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
+        if path.stat().st_size != n_bytes or _sha256(path) != sha256:
             raise RunError(f"{path}: damaged: its SHA-256 is not the one in {MANIFEST}.")
     return manifest
+
+
+def require_inputs(folder: Path, manifest: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    """Refuses an artifact that was made from something else than `inputs`.
+
+    Raises:
+        RunError: The message names the first input that differs, then and now.
+    """
+    for name, value in inputs.items():
+        if (before := manifest["inputs"].get(name)) != value:
+            raise RunError(
+                f"{folder}: was made from another {name}: {before or 'none'}, now {value}. The data, the "
+                "recipe or an earlier stage has changed since. Choose another folder with --out, or remove "
+                "this one."
+            )
 
 
 def is_complete(folder: Path) -> bool:
@@ -121,6 +144,8 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / "lock").open("a+")
     with handle:
+        # A worker process that outlives a killed run must not hold its lock.
+        register_after_fork(handle, TextIOWrapper.close)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,11 +166,13 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO):
+        # Of a short write NumPy tells the two sizes alone.
+        short_write = error.errno is None and "requested and" in str(error)
+        if error.errno not in _DISK and not short_write:
             raise
         raise DiskError(
-            f"{place}: cannot be written: {error.strerror}. {_free(place)} What was complete before is intact; "
-            "free some space or choose another folder, then run `overtone resume`."
+            f"{place}: cannot be written: {error.strerror or error}. {_free(place)} What was complete before "
+            "is intact; free some space or choose another folder, then run `overtone resume`."
         ) from error
 
 
@@ -155,11 +182,13 @@ def _free(place: Path) -> str:
 
 
 def _seal(folder: Path, inputs: dict[str, str]) -> None:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    for path in files:
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
         _sync(path)
     entries = {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in files
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _sha256(p)}
+        for p in paths
+        if p.is_file()
     }
     write_json(folder / MANIFEST, {"files": entries, "inputs": inputs})
     _sync(folder)

@@ -1,13 +1,12 @@
-"""A recipe for a folder of images when nobody wrote one: size, encoder and epochs by the data and the time."""
+"""A recipe for a folder of images when nobody wrote one: size, encoder and epochs by data and time."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from overtone.optim import build_optimizer
 from overtone.recipe import Recipe, parse
 from overtone.recipe.building import encoder_for
 from overtone.recipe.origin import override
+from overtone.recipe.schema import device_name
 from overtone.training import one_step, place
 from overtone.views import ImageViews
 
@@ -33,76 +33,77 @@ STEPS = 5  # of calibration, after one to warm up
 SHARE = 0.85  # of the time goes into training; decoding, embedding and clustering take the rest
 
 
-class Plan(NamedTuple):
-    """What was chosen, and what it is expected to take.
-
-    Attributes:
-        recipe: The values of a recipe.
-        samples_per_second: Measured on this machine, on one process.
-        seconds: Expected for all runs together, one after the other.
-    """
-
-    recipe: dict[str, Any]
-    samples_per_second: float
-    seconds: float
-
-
 def recipe_for(
     data: Path,
     overrides: Sequence[str],
     minutes: float | None,
     *,
-    presentations: int,
+    seeds: int,
+    baselines: bool,
     line: Callable[[str], None],
 ) -> Recipe:
-    """Chooses a recipe, says what was chosen and how long it will take, then applies the overrides.
+    """Chooses a recipe around the overrides, and says what was chosen and how long it will take.
 
     Args:
         data: A folder of images, or another source that `open_dataset` knows.
-        overrides: `key.path=value`.
-        minutes: About how long everything may take; None chooses the epochs by the data.
-        presentations: How many trainings of one stage the whole command stands for, one after the other.
+        overrides: `key.path=value`; they come before anything that is chosen or measured.
+        minutes: About how long everything may take, one run after the other; None chooses the epochs by
+            the data.
+        seeds: How often everything is run.
+        baselines: Whether what the same cost buys without stages is trained too.
         line: Takes what to tell the person.
 
     Raises:
         DataError: Nothing there can be read, or there are too few images.
+        RecipeError: An override is wrong.
     """
     source = open_source(data)
     count = len(source.ids)
     if count < FEWEST:
         raise DataError(f"{data}: {count} images; expected at least {FEWEST} to learn what tells them apart.")
-    plan = _plan(data, source, minutes, presentations)
+    values = _values(data, source)
     for assignment in overrides:
-        override(plan.recipe, assignment)
-    recipe = parse(plan.recipe)
-    size, epochs = plan.recipe["data"].get("image_size"), recipe.stage_specs()[0].epochs
+        override(values, assignment)
+    precision, speed = _fastest(parse(values), channels=values["data"].get("channels") or 3)
+    recipe = parse({"precision": precision, **values})
+    an_epoch = count / speed / SHARE
+    if "epochs" not in values["train"]:
+        wanted = minutes * 60 / an_epoch / _trainings(recipe, seeds, baselines) if minutes else None
+        epochs = int(min(200, max(1, wanted or PRESENTATIONS / count)))
+        recipe = parse({"precision": precision, **values, "train": {**values["train"], "epochs": epochs}})
+    first = recipe.stage_specs()[0]
+    size, taken = values["data"].get("image_size"), an_epoch * _epochs(recipe, seeds, baselines)
+    line(f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {precision}.")
     line(
-        f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {recipe.precision}."
-    )
-    line(
-        f"{len(recipe.stage_specs())} stages of {epochs} epochs at about {plan.samples_per_second:,.0f} samples/s: "
-        f"about {max(1, round(plan.seconds / 60))} min. Set --minutes or train.epochs=... to change it."
+        f"{len(recipe.stage_specs())} stages of {first.epochs} epochs at about {speed:,.0f} samples/s: about "
+        f"{_duration(taken)}. Set --minutes or train.epochs=... to change it."
     )
     return recipe
 
 
-def _plan(data: Path, source: Source, minutes: float | None, presentations: int) -> Plan:
-    count, size = len(source.ids), _working_size(source)
-    batch_size = min(256, max(8, count // 8))
-    encoder = {"name": "resnet18_cifar" if torch.cuda.is_available() else "small_cnn"}
-    precision, speed = _fastest(encoder, size, batch_size)
-    per_epoch = presentations * count / speed / SHARE
-    epochs = (minutes * 60 / per_epoch) if minutes else PRESENTATIONS / count
-    epochs = int(min(200, max(1, epochs)))
-    recipe: dict[str, Any] = {
-        "data": {"source": "path", "path": str(data), "image_size": size},
-        "encoder": encoder,
+def _values(data: Path, source: Source) -> dict[str, Any]:
+    return {
+        "data": {"source": "path", "path": str(data), "image_size": _working_size(source)},
+        "encoder": {"name": "resnet18_cifar" if torch.cuda.is_available() else "small_cnn"},
         "views": {"name": "image"},
-        "train": {"epochs": epochs, "batch_size": batch_size},
+        "train": {"batch_size": min(256, max(8, len(source.ids) // 8))},
         "stages": 3,
-        "precision": precision,
     }
-    return Plan(recipe, speed, epochs * per_epoch)
+
+
+def _trainings(recipe: Recipe, seeds: int, baselines: bool) -> int:
+    """Stages trained in all: with baselines, a plain one beside each but the first, and one as long."""
+    stages = len(recipe.stage_specs())
+    return seeds * (3 * stages - 1 if baselines else stages)
+
+
+def _epochs(recipe: Recipe, seeds: int, baselines: bool) -> float:
+    mean = sum(stage.epochs for stage in recipe.stage_specs()) / len(recipe.stage_specs())
+    return mean * _trainings(recipe, seeds, baselines)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _working_size(source: Source) -> int:
@@ -120,7 +121,7 @@ def _working_size(source: Source) -> int:
 def _shorter_side(content: Any) -> int | None:
     """From the header alone; None for what is no picture, which the reading pass will name."""
     if isinstance(content, np.ndarray):
-        return min(content.shape[-2:])
+        return int(min(content.shape[-2:]))
     try:
         with (
             Image.open(BytesIO(content), formats=FORMATS) if isinstance(content, bytes) else content as image
@@ -131,23 +132,26 @@ def _shorter_side(content: Any) -> int | None:
         return None
 
 
-def _fastest(encoder: dict[str, Any], size: int, batch_size: int) -> tuple[str, float]:
+def _fastest(recipe: Recipe, channels: int) -> tuple[str, float]:
     """The faster precision on this machine and its samples per second, from a few steps of each."""
-    speeds = {precision: _speed(encoder, size, batch_size, precision) for precision in ("fp32", "bf16")}
+    asked = recipe.precision if "precision" in recipe.model_fields_set else None
+    speeds = {precision: _speed(recipe, channels, precision) for precision in ("fp32", "bf16")}
     fastest = max(speeds, key=lambda precision: speeds[precision] * (1.1 if precision == "fp32" else 1))
-    return fastest, speeds[fastest]
+    return asked or fastest, speeds[asked or fastest]
 
 
-def _speed(encoder: dict[str, Any], size: int, batch_size: int, precision: str) -> float:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _speed(recipe: Recipe, channels: int, precision: str) -> float:
+    device, size = torch.device(device_name(recipe.device)), recipe.data.get("image_size")
+    batch_size = recipe.stage_specs()[0].batch_size
+    height, width = (size, size) if isinstance(size, int) else size or (SIZES[-1], SIZES[-1])
     pixels = rng.numpy_generator(0, "calibration").integers(
-        0, 256, (batch_size, size, size, 3), dtype=np.uint8
+        0, 256, (batch_size, height, width, channels), dtype=np.uint8
     )
     dataset = arrays(pixels, channels_last=True)
     batch = dataset.collate([dataset[row] for row in range(batch_size)])
     batch |= {"cell": torch.zeros(batch_size, dtype=torch.int64), "identity": batch["index"]}
     with rng.seeded(0, "calibration"):
-        method = SimCLR(encoder_for(encoder, dataset, trained=False))
+        method = SimCLR(encoder_for(recipe.encoder, dataset, trained=False))
     place(method, precision, device)
     optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.0)
     views, taken = ImageViews(), []

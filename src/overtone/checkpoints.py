@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from overtone import artifacts
@@ -21,42 +22,67 @@ logger = logging.getLogger(__name__)
 KEEP = 2
 
 
-def save(folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Writes `folder/step-NNNNNNNN`, then removes all but the two newest."""
-    with artifacts.writing(folder / f"step-{step:08d}") as place:
-        save_file(_copies(method.state_dict()), place / "method.safetensors")
+def save(
+    folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, inputs: Mapping[str, str]
+) -> None:
+    """Writes `folder/step-NNNNNNNN`, then removes all but the two newest.
+
+    Args:
+        folder: Holds the checkpoints of one training.
+        step: How many steps are done.
+        method: Its whole state is kept.
+        optimizer: Likewise, but for the rates, which belong to the step.
+        inputs: Name -> digest of what the training is made of.
+
+    Raises:
+        DiskError: The disk is full; the checkpoints before stay.
+    """
+    with artifacts.writing(folder / f"step-{step:08d}", inputs) as place:
         tensors, plain = _split(optimizer.state_dict()["state"])
-        save_file(tensors, place / "optimizer.safetensors")
+        # By hand, since a full disk would make `save_file` raise an error of its own.
+        (place / "method.safetensors").write_bytes(serialized(_copies(method.state_dict())))
+        (place / "optimizer.safetensors").write_bytes(serialized(tensors))
         artifacts.write_json(place / "state.json", {"step": step, "optimizer": plain})
     for old in _newest_first(folder)[KEEP:]:
         shutil.rmtree(old)
 
 
-def restore(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def restore(
+    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, inputs: Mapping[str, str]
+) -> int:
     """Loads the newest checkpoint that is whole, and returns its step; 0 where there is none.
 
     A damaged checkpoint is named in a warning and the one before it is taken.
 
     Raises:
-        RunError: There are checkpoints, but none is whole: training never starts over unasked.
+        RunError: There are checkpoints, but none is whole (training never starts over unasked), or the
+            newest was made from other inputs or of another architecture.
     """
     found = _newest_first(folder)
     for place in found:
         try:
-            artifacts.verify(place)
-            state = artifacts.read_json(place / "state.json")
-            method.load_state_dict(load_file(place / "method.safetensors"))
-            _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"), state["optimizer"])
-        except (RunError, SafetensorError) as error:
+            manifest = artifacts.verify(place)
+        except RunError as error:
             logger.warning("checkpoint skipped: %s Falling back to the one before.", error)
             continue
-        return int(state["step"])
+        artifacts.require_inputs(place, manifest, inputs)
+        return _loaded(place, method, optimizer)
     if found:
         raise RunError(
             f"{folder}: none of its {len(found)} checkpoints is whole (see the warnings above). "
             "Remove the folder to train this stage from its beginning."
         )
     return 0
+
+
+def _loaded(place: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    state = artifacts.read_json(place / "state.json")
+    try:
+        method.load_state_dict(load_file(place / "method.safetensors"))
+    except RuntimeError as error:
+        raise RunError(f"{place}: of another encoder or method: {error} Remove {place.parent}.") from None
+    _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"), state["optimizer"])
+    return int(state["step"])
 
 
 def _newest_first(folder: Path) -> list[Path]:

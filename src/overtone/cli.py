@@ -92,10 +92,7 @@ def train(
         from overtone.auto import recipe_for
 
         assert data is not None
-        presentations = seeds * (
-            8 if baselines else 3
-        )  # stages, plain encoders, and one as long as all stages
-        chosen = recipe_for(data, given, minutes, presentations=presentations, line=_line)
+        chosen = recipe_for(data, given, minutes, seeds=seeds, baselines=baselines, line=_line)
     _carry_out(chosen, out, seeds=seeds, baselines=baselines, jobs=jobs)
 
 
@@ -121,17 +118,21 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
+    from overtone.errors import RecipeError
     from overtone.progress import logging_to
     from overtone.results import evaluate_elsewhere, evaluate_study
     from overtone.study import Study
 
+    if labels is not None and data is None:
+        raise RecipeError(f"--labels {labels}: goes with --data FOLDER, whose images it names.")
     study = Study.load(run)
     with _bars() as display, logging_to(display):
         if data is None:
             results = evaluate_study(study)
         else:
-            results = evaluate_elsewhere(study, _opened(study, data, labels), display)
-    _show(study, results)
+            dataset = _opened(study.home(0), data, labels)
+            results = evaluate_elsewhere(study, dataset, display)
+    _show(study.folder, results, written=data is None)
 
 
 @app.command()
@@ -150,12 +151,13 @@ def embed(
     from overtone.results import write_parquet
     from overtone.study import Study
 
-    if out.suffix not in (".npy", ".parquet"):
-        raise RecipeError(f"--out {out}: expected a name that ends in .npy or .parquet.")
-    encoder = load(run)
+    if out.suffix not in (".npy", ".parquet") or not out.parent.is_dir():
+        raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.npy or *.parquet.")
+    home = Study.load(run).home(0)
+    encoder = load(home)
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
-    dataset = _opened(Study.load(run), data, None)
+    dataset = _opened(home, data, None)
     chosen = encoder if stage is None else encoder.stages[stage]
     with _bars() as display, logging_to(display):
         advance = partial(display.advance, "embeds")
@@ -184,12 +186,18 @@ def version(
 
 def main() -> None:
     """Runs the command; a user's mistake ends in one message and its exit code, never in a traceback."""
+    # Threads that spin while they wait for each other make a step 20 to 60 times slower as soon as another
+    # program wants a core; read once, when torch loads OpenMP.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(standalone_mode=True)
     except OvertoneError as error:
         if os.environ.get("OVERTONE_DEBUG"):
             raise
-        Console(stderr=True).print(Text("overtone: ", style="bold red") + Text(str(error)))
+        from overtone.progress import plain
+
+        message = Text("overtone: ", style="bold red") + Text(plain(str(error)))
+        Console(stderr=True).print(message, soft_wrap=True)
         sys.exit(error.exit_code)
 
 
@@ -214,8 +222,9 @@ def _finish(study: Study, jobs: int | None) -> None:
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
         with logging_to(display):
             results = evaluate_study(study)
-    _show(study, results)
-    _line(f"Use it: overtone.load({str(study.home(0))!r}).encode(images)")
+    _show(study.folder, results, written=True)
+    _line(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
+    _line(f"overtone.load({str(study.home(0))!r}).encode(...)")
 
 
 def _processes(jobs: int | None, n_jobs: int) -> int:
@@ -225,30 +234,39 @@ def _processes(jobs: int | None, n_jobs: int) -> int:
     return jobs or (1 if torch.cuda.is_available() else min(n_jobs, os.cpu_count() or 1))
 
 
-def _opened(study: Study, data: Path, labels: Path | None) -> Dataset:
+def _opened(home: Path, data: Path, labels: Path | None) -> Dataset:
     """Other data, brought to the size and the channels that the run was trained on."""
     from overtone.datasets import open_dataset
+    from overtone.errors import RecipeError
     from overtone.integration import load
 
-    shape = load(study.home(0)).content["shape"]
+    encoder = load(home)
+    if encoder.modality != "image":
+        raise RecipeError(
+            f"--data: this run was trained on `{encoder.modality}`, and files are read as images alone; "
+            "in Python, overtone.load(RUN).encode(batch) takes a batch of yours."
+        )
+    if labels is not None and not data.is_dir():
+        raise RecipeError(f"--labels {labels}: goes with a folder of images, but --data {data} is none.")
+    shape = encoder.content["shape"]
     options: dict[str, Any] = {} if labels is None else {"labels": labels}
     dataset: Dataset = open_dataset(data, image_size=tuple(shape[1:]), channels=shape[0], **options)
     return dataset
 
 
-def _show(study: Study, results: Results | None) -> None:
+def _show(folder: Path, results: Results | None, *, written: bool) -> None:
     from overtone.report.table import terminal_table
 
     if results is None:
-        _line(
-            "No labels, so no table. `overtone evaluate RUN --data LABELLED` reads labelled data with this run."
-        )
+        _line("No attribute has labels that can be probed, so there is no table.")
+        _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run.")
         return
     console = Console()
     console.print(terminal_table(results.rows, results.comparison))
     for sentence in results.sentences:
         _line(sentence)
-    _line(f"The same in {study.folder / 'table.md'} and {study.folder / 'results.json'}.")
+    if written:
+        _line(f"The same in {folder / 'table.md'} and {folder / 'results.json'}.")
 
 
 def _bars() -> Bars:
@@ -258,4 +276,6 @@ def _bars() -> Bars:
 
 
 def _line(text: str) -> None:
-    Console().print(Text(text), soft_wrap=True)
+    from overtone.progress import plain
+
+    Console().print(Text(plain(text)), soft_wrap=True)

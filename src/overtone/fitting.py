@@ -13,14 +13,15 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import artifacts, datasets, multistage
+from overtone import datasets, multistage
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
 from overtone.integration import JointEncoder, load
 from overtone.progress import Bars, Silent, logging_to
-from overtone.recipe import Recipe, build_parts, parse, resolved, to_yaml
+from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
+from overtone.study import Study
 
 
 def fit(
@@ -91,12 +92,13 @@ def fit(
         )
     )
     parts = _parts(recipe, data, held_out, encoder, method, views)
-    folder.mkdir(parents=True, exist_ok=True)
-    artifacts.write_text(folder / "recipe.yaml", to_yaml(recipe))
-    with Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display:
-        with logging_to(display) if progress else nullcontext():
-            multistage.run(parts, folder, display)
-    return load(folder, encoder=None if isinstance(encoder, str) else _module(encoder))
+    Study(recipe, folder).save()
+    with (
+        Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display,
+        logging_to(display) if progress else nullcontext(),
+    ):
+        multistage.run(parts, folder, display)
+    return load(folder, encoder=parts.encoder(len(parts.stages)))
 
 
 def as_dataset(source: Any) -> Dataset:
@@ -116,8 +118,8 @@ def as_dataset(source: Any) -> Dataset:
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return datasets.torch_dataset(source)
     raise RecipeError(
-        f"dataset: {type(source).__name__} has no __getitem__ and __len__; expected an Overtone or torch data set, "
-        "an array of images, or a path."
+        f"dataset: {type(source).__name__} has no __getitem__ and __len__; expected an Overtone or torch "
+        "data set, an array of images, or a path."
     )
 
 

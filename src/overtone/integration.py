@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from overtone import artifacts
 from overtone.contracts import Batch
-from overtone.embedding import to_device
 from overtone.datasets.decoding import Framing, decoded
+from overtone.embedding import to_device
 from overtone.encoders import Encoder, load_encoder, save_encoder
 from overtone.errors import DataError, RunError
 
@@ -29,10 +29,10 @@ def concatenated(embeddings: Sequence[NDArray[np.float32]], normalise: str = "ea
             concatenates raw embeddings and gives the whole unit length, as the paper does.
 
     >>> a, b = np.array([[3.0, 4.0]], dtype=np.float32), np.array([[0.0, 2.0]], dtype=np.float32)
-    >>> concatenated([a, b]).round(2).tolist()
-    [[0.6, 0.8, 0.0, 1.0]]
+    >>> concatenated([a, b])
+    array([[0.6, 0.8, 0. , 1. ]], dtype=float32)
     """
-    tensors = [torch.from_numpy(np.asarray(e, dtype=np.float32)) for e in embeddings]
+    tensors = [torch.from_numpy(np.array(e, dtype=np.float32)) for e in embeddings]
     joined: NDArray[np.float32] = _joined(tensors, normalise).numpy()
     return joined
 
@@ -89,8 +89,11 @@ class JointEncoder(Encoder):
             return self._embedded(content)
         if self.modality != "image":
             raise DataError(
-                f"encode: this encoder takes `{self.modality}`; give a batch dict as the data set's collate makes it."
+                f"encode: this encoder takes `{self.modality}`; give a batch dict, as the data set's collate "
+                "makes it."
             )
+        if isinstance(content, (str, Path)) or not hasattr(content, "__len__"):
+            raise DataError(f"encode: {content!r}: expected an array or a list, also of a single image.")
         parts = [
             self._embedded({"image": self._images(content[start : start + batch_size])})
             for start in range(0, len(content), batch_size)

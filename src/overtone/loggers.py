@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from overtone.artifacts import disk_errors
 from overtone.errors import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,14 @@ class Loggers:
             sink(record)
 
     def _json_lines(self) -> Callable[[Record], None]:
-        handle = self._stack.enter_context((self.folder / "metrics.jsonl").open("a", encoding="utf-8"))
+        path = self.folder / "metrics.jsonl"
+        _end_last_line(path)
+        # Without a buffer, so that a record is there at once and closing cannot fail.
+        handle = self._stack.enter_context(path.open("ab", buffering=0))
 
         def write(record: Record) -> None:
-            handle.write(json.dumps(record) + "\n")
-            handle.flush()
+            with disk_errors(path):
+                handle.write(json.dumps(record).encode() + b"\n")
 
         return write
 
@@ -90,6 +94,13 @@ class Loggers:
             run.log(_numbers(record), step=record["step"])
 
         return write
+
+
+def _end_last_line(path: Path) -> None:
+    """Removes the half of a line that a killed process may have left at the end."""
+    if path.exists():
+        with disk_errors(path), path.open("r+b") as handle:
+            handle.truncate(handle.read().rfind(b"\n") + 1)
 
 
 def _numbers(record: Record) -> Record:

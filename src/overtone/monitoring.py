@@ -95,12 +95,10 @@ def online_knn(encoder: nn.Module, dataset: Dataset, device: torch.device) -> di
     half = count // 2
     accuracies = {}
     for name, codes in dataset.labels.items():
-        labels = codes[chosen]
-        voters = labels[:half]
-        if len(np.unique(voters[voters >= 0])) > 1 and (labels[half:] >= 0).any():
-            accuracies[name] = knn(
-                embeddings[:half], voters, embeddings[half:], labels[half:], attribute=name
-            )
+        voters, asked = codes[chosen[:half]], codes[chosen[half:]]
+        asked = np.where(np.isin(asked, voters), asked, -1)  # a rare class may have no voter
+        if len(np.unique(voters[voters >= 0])) > 1 and (asked >= 0).any():
+            accuracies[name] = knn(embeddings[:half], voters, embeddings[half:], asked, attribute=name)
     return accuracies
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.embedding import embed
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
-from overtone.errors import RecipeError, RunError
+from overtone.errors import RecipeError
 from overtone.integration import JointEncoder
 from overtone.loggers import Loggers
 from overtone.monitoring import Monitor
@@ -110,7 +111,7 @@ class Parts:
     normalise: str = "each"
     precision: str = "fp32"
     num_workers: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     loggers: Sequence[str] = ()
     content: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
@@ -164,21 +165,28 @@ def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, di
     home, spec = stage_folder(folder, stage), parts.stages[stage]
     inputs = {
         "data": parts.dataset.fingerprint,
-        "stage": json.dumps(dataclasses.asdict(spec)),
         "seed": str(parts.seed),
-        "cells": hashlib.sha256(partition.pseudo_labels.tobytes()).hexdigest(),
+        "partition": hashlib.sha256(partition.pseudo_labels.tobytes()).hexdigest(),
+        **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
     }
     if reusable(home / "encoder", inputs):
         return
     encoder = initial_encoder(parts, folder, stage)
     if spec.epochs:
-        _train(parts, home, stage, partition, encoder, display)
+        _train(parts, home, stage, partition, encoder, inputs, display)
     with artifacts.writing(home / "encoder", inputs) as beside:
         save_encoder(encoder, beside)
+    shutil.rmtree(home / "checkpoints", ignore_errors=True)  # three times the encoder's size, of no more use
 
 
 def _train(
-    parts: Parts, home: Path, stage: int, partition: Partition, encoder: Encoder, display: Display
+    parts: Parts,
+    home: Path,
+    stage: int,
+    partition: Partition,
+    encoder: Encoder,
+    inputs: Mapping[str, str],
+    display: Display,
 ) -> None:
     spec = parts.stages[stage]
     sampler = CellBatchSampler(
@@ -218,6 +226,7 @@ def _train(
             stage=stage,
             device=parts.device,
             folder=home / "checkpoints",
+            inputs=inputs,
             log=monitor.log,
             on_epoch=monitor.on_epoch,
         )
@@ -276,7 +285,9 @@ def integrate(parts: Parts, folder: Path) -> None:
 
 def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
     """The trained encoder of a stage."""
-    return load_encoder(stage_folder(folder, stage) / "encoder", parts.encoder(stage))
+    with rng.seeded(parts.seed, "encoder", stage):  # it draws weights, which are then replaced
+        encoder = parts.encoder(stage)
+    return load_encoder(stage_folder(folder, stage) / "encoder", encoder)
 
 
 def stage_folder(folder: Path, stage: int) -> Path:
@@ -300,14 +311,7 @@ def reusable(place: Path, inputs: dict[str, str]) -> bool:
     """
     if not artifacts.is_complete(place):
         return False
-    made_from = artifacts.verify(place)["inputs"]
-    for name, value in inputs.items():
-        if made_from.get(name) != value:
-            raise RunError(
-                f"{place}: was made from another {name}: {made_from.get(name, 'none')!r}, now {value!r}. The data, "
-                "the recipe or an earlier stage has changed since. Choose another folder with --out, "
-                f"or remove {place.parent} and the stages after it."
-            )
+    artifacts.require_inputs(place, artifacts.verify(place), inputs)
     return True
 
 

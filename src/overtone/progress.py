@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import Queue
-from typing import Any, Protocol
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+def plain(text: str) -> str:
+    """Text that can neither move a cursor nor colour what follows: what is not printable, as its escape.
+
+    >>> print(plain("cat\\x1b[31m.jpg"))
+    cat\\x1b[31m.jpg
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class Display(Protocol):
@@ -37,29 +48,42 @@ class Silent:
 class Remote:
     """Sends everything to the display of another process, each task under the name of its run."""
 
-    def __init__(self, queue: Queue[Any], run: str) -> None:
-        self.queue, self.run = queue, run
+    def __init__(self, line: Connection, run: str) -> None:
+        self._line, self.run = line, run
 
     def advance(self, task: str, done: int, total: int, note: str = "") -> None:
         """Sends the state of a task."""
-        self.queue.put(("advance", (f"{self.run} {task}".strip(), done, total, note)))
+        self._send("advance", f"{self.run} {task}".strip(), done, total, note)
 
     def line(self, text: str) -> None:
         """Sends a line."""
-        self.queue.put(("line", (f"{self.run}: {text}" if self.run else text,)))
+        self._send("line", f"{self.run}: {text}" if self.run else text)
+
+    def _send(self, kind: str, *arguments: Any) -> None:
+        with suppress(OSError):  # nobody is left to show it to, and this process is about to be stopped
+            self._line.send((kind, arguments))
+
+
+class _Began(NamedTuple):
+    """When a task was first heard of and last spoken of, in seconds, and where it stood at first."""
+
+    first: float
+    last: float
+    done: int
 
 
 class Bars:
-    """Progress bars in a terminal; plain lines only where the output is not one."""
+    """Progress bars in a terminal; where the output is none, plain lines, one a minute for a long task."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, _Began] = {}
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -68,6 +92,10 @@ class Bars:
 
     def advance(self, task: str, done: int, total: int, note: str = "") -> None:
         """Moves the bar of a task; a finished one goes away."""
+        task, note = plain(task), plain(note)
+        if not self.console.is_terminal:
+            self._tell(task, done, total, note, time.monotonic())
+            return
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total, note=note)
         self._progress.update(self._tasks[task], completed=done, total=total, note=note)
@@ -76,7 +104,16 @@ class Bars:
 
     def line(self, text: str) -> None:
         """Prints a line above the bars."""
-        self._progress.console.print(Text(text), soft_wrap=True)
+        self._progress.console.print(Text(plain(text)), soft_wrap=True)
+
+    def _tell(self, task: str, done: int, total: int, note: str, now: float) -> None:
+        began = self._began.setdefault(task, _Began(now, now, done))
+        if done >= total:
+            del self._began[task]
+        elif now - began.last >= SECONDS_BETWEEN_LINES and done > began.done:
+            left = (now - began.first) / (done - began.done) * (total - done)
+            self._began[task] = began._replace(last=now)
+            self.line(f"{task}: {100 * done / total:.0f} %, {note.strip()}, about {left / 60:.0f} min left")
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -110,21 +147,3 @@ def logging_to(display: Display, level: int = logging.INFO) -> Iterator[None]:
     finally:
         library.removeHandler(handler)
         library.setLevel(before)
-
-
-@contextmanager
-def relayed(queue: Queue[Any], display: Display) -> Iterator[None]:
-    """Shows what `Remote` displays put into a queue while the block runs."""
-
-    def relay() -> None:
-        while (message := queue.get()) is not None:
-            kind, arguments = message
-            getattr(display, kind)(*arguments)
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        queue.put(None)
-        thread.join()

@@ -16,6 +16,7 @@ from overtone import artifacts
 from overtone.contracts import Dataset
 from overtone.embedding import embed
 from overtone.encoders import load_encoder
+from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
 from overtone.integration import concatenated
 from overtone.multistage import embeddings_of, stage_folder
@@ -41,11 +42,7 @@ class ProbeSets(NamedTuple):
     test_labels: Codes
 
     def __str__(self) -> str:
-        origin = (
-            "the test set"
-            if self.has_test_set
-            else "a fifth of the training samples, kept back from the probes"
-        )
+        origin = "the test set" if self.has_test_set else "a fifth of them all, kept back from the probes"
         return f"{len(self.test):,} samples: {origin}"
 
 
@@ -86,7 +83,11 @@ def evaluate_study(study: Study) -> Results | None:
 
     Returns:
         None where no attribute has labels.
+
+    Raises:
+        RunError: A run of it is not finished.
     """
+    _require_finished(study)
     dataset, test = open_data(study.recipe, cache_dir=study.home(0) / "cache")
     write_gallery(study.home(0), dataset, len(study.recipe.stage_specs()))
     sets = probe_sets(dataset, test)
@@ -102,6 +103,7 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
     Returns:
         None where no attribute has labels.
     """
+    _require_finished(study)
     sets = probe_sets(dataset, None)
 
     def made(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -110,6 +112,14 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
         return embeddings[sets.train], embeddings[sets.test]
 
     return _read(study, sets, cache(made))
+
+
+def _require_finished(study: Study) -> None:
+    for job in study.jobs():
+        if not artifacts.is_complete(job.folder / "encoder"):
+            raise RunError(
+                f"{job.folder}: this run is not finished; finish it with `overtone resume {study.folder}`."
+            )
 
 
 def embeddings_kept(
@@ -162,7 +172,7 @@ def read_columns(
 
 
 def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
-    """Where the probes learn and where they are asked; without a test set, a fifth of the samples is kept back."""
+    """Where the probes learn and are asked; without a test set, a fifth of the samples is kept back."""
     if test is None:
         train_ids, test_ids = split_labelled(len(dataset), seed=0)
         train_labels = {name: codes[train_ids] for name, codes in dataset.labels.items()}

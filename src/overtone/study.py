@@ -9,21 +9,21 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import Queue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from overtone import artifacts, interrupts, multistage, rng
-from overtone.contracts import Dataset
 from overtone.errors import OvertoneError, RunError
-from overtone.progress import Display, Remote, logging_to, relayed
-from overtone.recipe import Recipe, build_parts, open_data, parse, read, resolved, to_yaml
+from overtone.progress import Display, Remote, logging_to
+from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
 
 PLAIN = {
     "n_clusters": None,
@@ -33,9 +33,12 @@ PLAIN = {
     "init": "scratch",
 }
 
+FREE = ("threads", "num_workers", "loggers")  # fields that may change while a run goes on
+FAILED = "failed"  # the message of a process that ended with an error, beside those of a display
+
 
 class Job(NamedTuple):
-    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings show."""
+    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings."""
 
     name: str
     recipe: Recipe
@@ -76,11 +79,12 @@ class Study(NamedTuple):
         """Writes down what was asked for, before anything is trained.
 
         Raises:
-            RunError: The folder holds another study.
+            RunError: The folder holds another study, of which something is trained, or cannot be one.
         """
         place, text = self.folder / "recipe.yaml", to_yaml(self.recipe)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if place.exists() and (changed := _differences(read(place), self.recipe)):
+        _make(self.folder)
+        begun = place.exists() and any(place.is_dir() for place in self.folder.glob("**/stage-0/*"))
+        if begun and (changed := differences(read(place), self.recipe)):
             raise RunError(
                 f"{self.folder}: holds a run of another recipe: {changed}. Choose another folder with --out, "
                 f"or continue that run with `overtone resume {self.folder}`."
@@ -95,10 +99,11 @@ class Study(NamedTuple):
         Raises:
             RunError: It holds none.
         """
-        if not (folder / "study.json").exists():
-            raise RunError(
-                f"{folder}: holds no run (no study.json); give the folder that `overtone train` wrote."
-            )
+        for name in ("study.json", "recipe.yaml"):
+            if not (folder / name).is_file():
+                raise RunError(
+                    f"{folder}: holds no run (no {name}); give the folder that `overtone train` wrote."
+                )
         return cls(read(folder / "recipe.yaml"), folder, **artifacts.read_json(folder / "study.json"))
 
     def _jobs(self, seed: int) -> Iterator[Job]:
@@ -145,22 +150,22 @@ def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
             with logging_to(display, job.level):
                 run_job(job, display)
         return
-    context = multiprocessing.get_context("spawn")
-    queue, failures = context.Manager().Queue(), context.Manager().Queue()
-    with relayed(queue, display), interrupts.catching():
-        waiting, running = list(jobs), dict[str, BaseProcess]()
+    waiting, failure, stopping = list(jobs), None, False
+    running: dict[Connection, tuple[Job, BaseProcess]] = {}
+    with interrupts.catching():
         while waiting or running:
             while waiting and len(running) < processes:
-                job = waiting.pop(0)
-                running[job.name] = context.Process(target=_worker, args=(job, queue, failures))
-                running[job.name].start()
-            time.sleep(0.1)
-            ended = {name: process for name, process in running.items() if process.exitcode is not None}
-            running = {name: process for name, process in running.items() if name not in ended}
-            if interrupts.requested() or any(process.exitcode for process in ended.values()):
-                _stop(list(running.values()))
-                interrupts.raise_if_requested()
-                raise _failure(ended, failures)
+                running |= [_started(waiting.pop(0))]
+            for line in cast("list[Connection]", wait(list(running), timeout=0.2)):
+                error = _heard(line, running, display)
+                failure = failure or error
+            if (interrupts.requested() or failure) and not stopping:
+                stopping = True
+                waiting.clear()
+                _stop(running)
+        interrupts.raise_if_requested()
+    if failure:
+        raise failure
 
 
 def run_job(job: Job, display: Display) -> None:
@@ -172,34 +177,70 @@ def run_job(job: Job, display: Display) -> None:
     multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
 
 
-def _worker(job: Job, queue: Queue[Any], failures: Queue[Any]) -> None:
-    display = Remote(queue, job.name)
+def _started(job: Job) -> tuple[Connection, tuple[Job, BaseProcess]]:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_worker, args=(job, there))
+    process.start()
+    there.close()  # so that the end of the process is the end of the line
+    return here, (job, process)
+
+
+def _worker(job: Job, line: Connection) -> None:
+    threading.Thread(target=_obey, args=(line,), daemon=True).start()
+    display = Remote(line, job.name)
     try:
         with logging_to(display, job.level):
             run_job(job, display)
     except OvertoneError as error:
-        failures.put((job.name, str(error), error.exit_code))
+        line.send((FAILED, (str(error), error.exit_code)))
         raise SystemExit(error.exit_code) from None
 
 
-def _stop(processes: Sequence[BaseProcess]) -> None:
-    """Asks the others to save and end, as a signal from outside would."""
-    for process in processes:
-        process.terminate()
-    for process in processes:
+def _obey(line: Connection) -> None:
+    """Stops this process, after saving, when the one that started it says so or is gone.
+
+    By a message: the signal of a whole group has often come already, and a second one does not save.
+    """
+    with suppress(EOFError, OSError):
+        line.recv()
+    if not interrupts.requested():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _heard(
+    line: Connection, running: dict[Connection, tuple[Job, BaseProcess]], display: Display
+) -> OvertoneError | None:
+    """Shows one message of a process; gives the error if it was one, or if the process ended with one."""
+    job, process = running[line]
+    try:
+        kind, arguments = line.recv()
+    except (EOFError, OSError):
         process.join()
+        del running[line]
+        return _ended(job, process.exitcode or 0)
+    if kind != FAILED:
+        getattr(display, kind)(*arguments)
+        return None
+    message, exit_code = arguments
+    error = OvertoneError(f"{job.name}: {message}" if job.name else message)
+    error.exit_code = exit_code
+    return error
 
 
-def _failure(ended: dict[str, BaseProcess], failures: Queue[Any]) -> OvertoneError:
-    if not failures.empty():
-        name, message, exit_code = failures.get()
-        error = OvertoneError(f"{name}: {message}")
-        error.exit_code = exit_code
-        return error
-    name, process = next((n, p) for n, p in ended.items() if p.exitcode)
+def _stop(running: Iterable[Connection]) -> None:
+    """Asks the processes to save and end."""
+    for line in running:
+        with suppress(OSError):  # it has just ended
+            line.send("stop")
+
+
+def _ended(job: Job, exit_code: int) -> OvertoneError | None:
+    if exit_code == 0:
+        return None
     return RunError(
-        f"{name}: its process ended with code {process.exitcode} (a negative one is a signal; -9 often means that "
-        "memory ran out: try fewer --jobs). Continue with `overtone resume`."
+        f"{job.name or job.folder}: its process ended with code {exit_code} (a negative one is a signal; -9 "
+        "often means that memory ran out: try fewer --jobs). Continue with `overtone resume`."
     )
 
 
@@ -213,13 +254,31 @@ def _stages(recipe: Recipe) -> list[dict[str, Any]]:
     return recipe.stages
 
 
-def _differences(old: Recipe, new: Recipe) -> str:
-    """The fields in which two recipes differ, in words; empty where they agree."""
-    before, after = read_back(old), read_back(new)
-    fields = [name for name in after if before.get(name) != after[name]]
-    return "; ".join(f"{name} is {before.get(name)!r}, now {after[name]!r}" for name in fields)[:600]
+def differences(old: Recipe, new: Recipe) -> str:
+    """The fields in which two recipes differ, in words; empty where they agree but for what may change.
+
+    >>> from overtone.recipe import parse
+    >>> recipe = parse({"data": {"source": "tones", "n": 100}, "stages": [{"epochs": 2}]})
+    >>> differences(recipe, parse({**recipe.model_dump(), "stages": [{"epochs": 3}], "threads": 1}))
+    'stages.0.epochs is 2, now 3'
+    """
+    before, after = (_fields(resolved(recipe).model_dump(exclude=set(FREE))) for recipe in (old, new))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    shown = [f"{name} is {before.get(name)!r}, now {after.get(name)!r}" for name in names[:5]]
+    return "; ".join(shown) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def read_back(recipe: Recipe) -> dict[str, Any]:
-    """The values of a recipe as its file gives them back."""
-    return resolved(recipe).model_dump()
+def _fields(value: Any, place: str = "") -> dict[str, Any]:
+    """Dotted place -> plain value, for everything inside."""
+    if not isinstance(value, (dict, list)):
+        return {place: value}
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return {n: v for key, item in inner for n, v in _fields(item, f"{place}.{key}".strip(".")).items()}
+
+
+def _make(folder: Path) -> None:
+    try:
+        with artifacts.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{folder}: is a file, or lies in one; choose another folder with --out.") from None

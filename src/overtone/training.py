@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -58,6 +58,7 @@ def train(
     stage: int,
     device: torch.device,
     folder: Path,
+    inputs: Mapping[str, str],
     log: Log,
     on_epoch: Callable[[int], None],
 ) -> None:
@@ -79,17 +80,19 @@ def train(
         stage: The number of the stage.
         device: Where to train.
         folder: Where the checkpoints go.
+        inputs: What the training is made of; a checkpoint made of something else is refused.
         log: Takes a record and the z of its step, every `log_every` steps.
         on_epoch: Called after each epoch with the number of epochs done.
 
     Raises:
-        NumericalError: The loss is not finite; the last good checkpoint stays.
+        NumericalError: A loss or the weights are not finite; the last good checkpoint stays.
+        RunError: The checkpoints are all damaged, or made from something else.
         Stopped: A signal came; the step in hand is saved.
     """
     total = pace.epochs * len(sampler)
     peaks = [group["lr"] for group in optimizer.param_groups]
     place(method, pace.precision, device)
-    start = checkpoints.restore(folder, method, optimizer)
+    start = checkpoints.restore(folder, method, optimizer, inputs)
     method.train()
     clock, saved = Clock(), time.monotonic()
     with torch.random.fork_rng():
@@ -102,17 +105,19 @@ def train(
                 group["lr"] = peak * share
             made = views(with_ids(to_device(batch, device), cells, identities), Address(seed, stage, step))
             loss, z = one_step(method, optimizer, made, pace.precision, device)
+            _check_loss(loss, stage, step, batch)
             done = step + 1
             clock.count(len(batch["index"]))
             last, epoch_ends = done == total, done % len(sampler) == 0
             due = time.monotonic() - saved > pace.checkpoint_seconds or interrupts.requested()
             if done % pace.log_every == 0 or epoch_ends or due:
-                _check_finite(loss, stage, step, batch)
                 log(_record(step, len(sampler), float(loss), share * max(peaks), clock), z)
             if epoch_ends:
                 on_epoch(done // len(sampler))
+            if due or last:
+                _check_weights(method, stage, step)
             if due and not last:
-                checkpoints.save(folder, done, method, optimizer)
+                checkpoints.save(folder, done, method, optimizer, inputs)
                 saved = time.monotonic()
                 interrupts.raise_if_requested()
 
@@ -186,13 +191,25 @@ class Clock:
         return value
 
 
-def _check_finite(loss: Tensor, stage: int, step: int, batch: Batch) -> None:
+_REMEDY = (
+    "The last good checkpoint is kept; try a lower lr or a longer warm-up (warmup_epochs), or precision=fp32."
+)
+
+
+def _check_loss(loss: Tensor, stage: int, step: int, batch: Batch) -> None:
     if not torch.isfinite(loss):
+        some = ", ".join(map(str, batch["index"][:8].tolist()))
         raise NumericalError(
-            f"stage {stage}, step {step}: the loss is {float(loss)}. The batch held samples "
-            f"{batch['index'][:8].tolist()}... The last good checkpoint is kept; try a lower lr or a longer "
-            "warm-up (warmup_epochs), or precision=fp32."
+            f"stage {stage}, step {step}: the loss is {float(loss)}. The batch held samples {some}, ... "
+            f"{_REMEDY}"
         )
+
+
+def _check_weights(method: nn.Module, stage: int, step: int) -> None:
+    """A finite loss may have had a gradient that is not."""
+    bad = [name for name, value in method.state_dict().items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise NumericalError(f"stage {stage}, step {step}: {', '.join(bad[:5])} not finite. {_REMEDY}")
 
 
 def _record(step: int, per_epoch: int, loss: float, lr: float, clock: Clock) -> dict[str, Any]:

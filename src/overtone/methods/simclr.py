@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020)."""
+"""SimCLR (Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids
 from overtone.encoders import Encoder
+from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
 from overtone.objectives import NTXent
 
 
 class SimCLR(nn.Module):
-    """Every view of a sample is a positive of its other views; all other samples of its cell repel it.
+    """The two views of a sample attract each other; all other samples of its cell repel them.
 
     Args:
         encoder: Takes a batch, gives (B, D); what is kept after training.
@@ -43,7 +44,13 @@ class SimCLR(nn.Module):
         self.objective = NTXent(temperature)
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
-        """The loss of two views of a batch, and z (2B, out_dim), first view first."""
+        """The loss of two views of a batch, and z (2B, out_dim), first view first.
+
+        Raises:
+            RecipeError: There are more views, or fewer.
+        """
+        if len(views) != 2:
+            raise RecipeError(f"views: {len(views)} of each batch, but simclr takes 2; set views.n_views=2.")
         first, second = views
         z = torch.cat([self.projection_head(self.encoder(view)) for view in (first, second)])
         ids = Ids(*(torch.cat([first[key], second[key]]) for key in Ids._fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,29 +12,33 @@ import torch
 
 from overtone.contracts import Dataset
 from overtone.encoders import Encoder, build_encoder, load_weights
+from overtone.errors import OvertoneError, RecipeError
 from overtone.multistage import Parts, check_stages
-from overtone.recipe.components import KINDS, Component, Kind, find, is_source
+from overtone.recipe.components import KINDS, Component, find, is_source
 from overtone.recipe.origin import Origin
 from overtone.recipe.schema import PRESETS, Recipe, device_name
+
+_DATASET = ("modality", "ids", "labels", "label_names", "fingerprint", "collate", "__len__", "__getitem__")
+_NEEDED = {"views": ("__call__",), "method": ("step", "parameters")}
 
 
 def open_data(recipe: Recipe, cache_dir: Path | None = None) -> tuple[Dataset, Dataset | None]:
     """The training set and, where the recipe names one, the test set."""
-    test = None if recipe.test is None else build_dataset(recipe.test, cache_dir)
+    test = None if recipe.test is None else build_dataset(recipe.test, cache_dir, "test")
     return build_dataset(recipe.data, cache_dir), test
 
 
-def build_dataset(component: Component, cache_dir: Path | None = None) -> Dataset:
+def build_dataset(component: Component, cache_dir: Path | None = None, place: str = "data") -> Dataset:
     """The data set that a component names; data sets among its arguments are built first."""
     arguments = {
-        name: build_dataset(value, cache_dir) if is_source(value) else value
+        name: build_dataset(value, cache_dir, f"{place}.{name}") if is_source(value) else value
         for name, value in component.items()
         if name != "source"
     }
-    build = find(component["source"], KINDS["data"], ("data",), Origin())
+    build = find(component["source"], KINDS["data"], (place,), Origin())
     if cache_dir is not None and "options" in inspect.signature(build).parameters:
         arguments.setdefault("cache_dir", cache_dir)
-    dataset: Dataset = build(**arguments)
+    dataset: Dataset = _called(place, component["source"], partial(build, **arguments), _DATASET)
     return dataset
 
 
@@ -45,23 +50,42 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
     """
     stages = recipe.stage_specs()
     check_stages(stages, len(dataset))
+    if "views" not in given:
+        _check_modality(recipe, dataset)
     content = dataset[0][dataset.modality]
     return Parts(
         dataset=dataset,
         test=test,
-        views=given.get("views") or _call(recipe.views, KINDS["views"]),
+        views=given.get("views") or _build("views", recipe.views),
         encoder=given.get("encoder")
         or (lambda stage: encoder_for(recipe.encoder, dataset, trained=stage == 0)),
-        method=given.get("method") or partial(_call, recipe.method, KINDS["method"]),
+        method=given.get("method") or partial(_build, "method", recipe.method),
         stages=stages,
         seed=recipe.seed,
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,
         precision=recipe.precision,
         num_workers=recipe.num_workers,
-        device=torch.device(device_name(recipe.device)),
+        device=_device(device_name(recipe.device)),
         loggers=recipe.loggers or (),
         content={"shape": list(content.shape), "dtype": str(content.dtype).removeprefix("torch.")},
     )
+
+
+def _check_modality(recipe: Recipe, dataset: Dataset) -> None:
+    name = recipe.views["name"]
+    if name in ("image", "series") and name != dataset.modality:
+        raise RecipeError(
+            f"views.name: {name}, but the data hold `{dataset.modality}`; choose the views (and the encoder) of "
+            f"these, such as views.name={dataset.modality} encoder.name={dataset.modality}_cnn."
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"device: {name!r} cannot be used here: {reason}. Try auto or cpu.") from None
 
 
 def encoder_for(component: Component, dataset: Dataset, *, trained: bool) -> Encoder:
@@ -82,6 +106,23 @@ def encoder_for(component: Component, dataset: Dataset, *, trained: bool) -> Enc
     return encoder
 
 
-def _call(component: Component, kind: Kind, *given: Any) -> Any:
-    build = find(component[kind.key], kind, (), Origin())
-    return build(*given, **{name: value for name, value in component.items() if name != kind.key})
+def _build(field: str, component: Component, *given: Any) -> Any:
+    kind = KINDS[field]
+    build = find(component[kind.key], kind, (field,), Origin())
+    arguments = {name: value for name, value in component.items() if name != kind.key}
+    return _called(field, component[kind.key], partial(build, *given, **arguments), _NEEDED[field])
+
+
+def _called(place: str, name: str, build: Callable[[], Any], needed: Sequence[str]) -> Any:
+    """What a name makes; whatever a class of the user's raises becomes an error that says where."""
+    try:
+        made = build()
+    except OvertoneError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"{place}: {name} failed with {type(error).__name__}: {error}.") from error
+    if missing := [attribute for attribute in needed if not hasattr(made, attribute)]:
+        raise RecipeError(
+            f"{place}: {name} made a {type(made).__name__} without `{missing[0]}`; see overtone.contracts."
+        )
+    return made

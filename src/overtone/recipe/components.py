@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,11 +19,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from overtone import datasets, methods, views
+from overtone.contracts import Dataset
 from overtone.encoders import build_encoder
 from overtone.errors import RecipeError
 from overtone.recipe.origin import Origin, Place
 
 GIVEN = "given"  # the name of what came from Python as an object
+
+_PATHS = frozenset({"path", "root", "images", "labels", "weights", "cache_dir"})
 
 Component = dict[str, Any]
 Build = Callable[..., Any]
@@ -79,8 +83,8 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
     if name == GIVEN:
         raise origin.error(
             (*place, kind.key),
-            "was given from Python as an object; continue this run by calling overtone.fit again with the same "
-            "arguments and the same out.",
+            "was given from Python as an object; continue this run by calling overtone.fit again with the "
+            "same arguments and the same out.",
         )
     if kind is KINDS["encoder"]:
         return build_encoder
@@ -88,11 +92,22 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
         return kind.names[name]
     if ":" not in name:
         raise origin.unknown((*place, kind.key, name), kind.names, "name")
+    return _imported(name, (*place, kind.key), origin)
+
+
+def _imported(name: str, place: Place, origin: Origin) -> Build:
     module, _, attribute = name.partition(":")
     try:
         found: Build = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise origin.error((*place, kind.key), f"{name!r} cannot be imported ({error}).") from None
+        inspect.signature(found)
+    except Exception as error:  # importing runs code of the user's, which may raise anything
+        raise origin.error(
+            place,
+            f"{name!r} cannot be imported: {type(error).__name__}: {error}. Expected package.module:Class of "
+            "a package that is installed or on PYTHONPATH.",
+        ) from None
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        raise origin.error(place, f"{name!r} is no class and no Python function.")
     return found
 
 
@@ -104,7 +119,8 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
     """
     name = component.get(kind.key)
     if not isinstance(name, str):
-        raise origin.error((*place, kind.key), f"{name!r}: expected one of {', '.join(kind.names)}.")
+        choice = ", ".join(kind.names or ("small_cnn", "torchvision:resnet18", "timm:..."))
+        raise origin.error((*place, kind.key), f"{name!r}: expected one of {choice}.")
     if name == GIVEN:
         return
     build = find(name, kind, place, origin)
@@ -114,7 +130,9 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
             check_component(value, _DATA, (*place, key), origin)
         if key in kind.given:
             raise origin.error((*place, key), "is set by the run; leave it out.")
-    plain = {k: v for k, v in arguments.items() if not is_source(v) and k not in kind.more}
+        if _takes_a_dataset(build, key) and not is_source(value):
+            raise origin.error((*place, key), f"{value!r}: expected a data set: `source:` and its values.")
+    plain = {key: value for key, value in arguments.items() if key not in kind.more}
     model, open_ended = _signature_model(build)
     known = [f for f in (*model.model_fields, *kind.more) if f not in kind.given and f != kind.key]
     unknown = [key for key in arguments if key not in known]
@@ -123,10 +141,12 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
     try:
         model.model_validate(plain)
     except ValidationError as error:
-        elsewhere = {*kind.given, kind.key, *(k for k, v in arguments.items() if is_source(v))}
+        elsewhere = {*kind.given, kind.key}
         wrong = [e for e in error.errors() if not (e["type"] == "missing" and e["loc"][0] in elsewhere)]
         if wrong:
-            raise _complaint(wrong[0], place, origin) from None
+            key = str(wrong[0]["loc"][0])
+            annotation = model.model_fields[key].annotation
+            raise _complaint(wrong[0], plain.get(key), annotation, (*place, key), origin) from None
 
 
 def is_source(value: Any) -> bool:
@@ -137,23 +157,23 @@ def is_source(value: Any) -> bool:
 def with_absolute_paths(component: Component) -> Component:
     """The component with every existing relative path made absolute, so that a run resumes from anywhere."""
 
-    def absolute(value: Any) -> Any:
+    def absolute(key: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: absolute(inner) for key, inner in value.items()}
+            return {name: absolute(name, inner) for name, inner in value.items()}
         if isinstance(value, list):
-            return [absolute(inner) for inner in value]
-        looks_like_a_path = isinstance(value, str) and (os.sep in value or "." in value)
-        return str(Path(value).resolve()) if looks_like_a_path and Path(value).exists() else value
+            return [absolute(key, inner) for inner in value]
+        may_be_a_path = isinstance(value, str) and (key in _PATHS or os.sep in value)
+        return str(Path(value).resolve()) if may_be_a_path and Path(value).exists() else value
 
-    result: Component = absolute(component)
-    return result
+    return {key: absolute(key, value) for key, value in component.items()}
 
 
-def _complaint(wrong: Any, place: Place, origin: Origin) -> RecipeError:
-    field = (*place, wrong["loc"][0])
-    if wrong["type"] == "missing":
-        return origin.error(field, "is missing; give it a value.")
-    return origin.error(field, f"{wrong['input']!r}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}.")
+def _complaint(wrong: Any, value: Any, annotation: Any, place: Place, origin: Origin) -> RecipeError:
+    if wrong["type"] == "missing" and len(wrong["loc"]) == 1:
+        return origin.error(place, "is missing; give it a value.")
+    expected = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    expected = re.sub(r"\b(?:typing|os|pathlib|collections\.abc)\.", "", expected).replace(" | ", " or ")
+    return origin.error(place, f"{value!r}: expected {expected}.")
 
 
 @cache
@@ -173,6 +193,11 @@ def _signature_model(build: Build) -> tuple[type[BaseModel], bool]:
             fields[name] = (_checkable(parameter.annotation, scope), default)
     config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=())
     return create_model("Arguments", __config__=config, **fields), open_ended
+
+
+def _takes_a_dataset(build: Build, key: str) -> bool:
+    parameter = inspect.signature(build).parameters.get(key)
+    return parameter is not None and parameter.annotation in (Dataset, "Dataset")
 
 
 def _typed_options(annotation: Any, scope: dict[str, Any]) -> dict[str, Any] | None:

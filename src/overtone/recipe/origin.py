@@ -15,6 +15,8 @@ from overtone.errors import RecipeError
 Place = tuple[str | int, ...]
 
 _MAX_BYTES = 1 << 20
+_MAX_FIELDS = 10_000
+_MAX_DEPTH = 40
 
 
 class Origin(NamedTuple):
@@ -32,7 +34,7 @@ class Origin(NamedTuple):
         """An error that begins with file, line and field."""
         nearest = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in self.lines), None)
         where = f"{self.file}:{self.lines[nearest]} " if self.file and nearest else ""
-        return RecipeError(f"{where}{'.'.join(map(str, place)) or 'recipe'}: {message}")
+        return RecipeError(f"{where}{named(place) or 'recipe'}: {message}")
 
     def unknown(self, place: Place, known: Iterable[str], what: str = "field") -> RecipeError:
         """An error for a name that nobody knows, with the nearest one that somebody does."""
@@ -42,17 +44,24 @@ class Origin(NamedTuple):
         return self.error(place, f"unknown {what}; {hint}")
 
     def invalid(self, error: ValidationError, place: Place, known: Iterable[str]) -> RecipeError:
-        """The first complaint of pydantic, in our words."""
-        first = error.errors(include_url=False)[0]
-        where = (
-            *place,
-            *(part for part in first["loc"] if not str(part).startswith(("function", "constrained"))),
-        )
+        """The most exact complaint of pydantic, in our words."""
+        first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
+        # Beyond the field, pydantic also names the types that it tried.
+        where = (*place, *first["loc"][:1], *(part for part in first["loc"][1:] if isinstance(part, int)))
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return self.unknown(where, known)
         if first["type"] in ("missing", "missing_argument"):
             return self.error(where, "is missing; give it a value.")
         return self.error(where, f"{first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")
+
+
+def named(place: Place) -> str:
+    """A place as a person writes it.
+
+    >>> named(("stages", 1, "cell_size"))
+    'stages[1].cell_size'
+    """
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Origin]:
@@ -72,7 +81,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Origin]:
     try:
         _note_lines(path, yaml.compose(text, Loader=yaml.SafeLoader), (), lines)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: not plain YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: holds {type(values).__name__}, expected fields such as `data:`.")
@@ -109,8 +118,15 @@ def override(values: dict[str, Any], assignment: str) -> Place:
 
 
 def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
+    if len(lines) > _MAX_FIELDS or len(place) > _MAX_DEPTH:  # aliases can grow a small file without end
+        raise RecipeError(
+            f"{path}: more than {_MAX_FIELDS:,} fields or deeper than {_MAX_DEPTH}, its aliases (*) written out."
+        )
     children: list[tuple[str | int, yaml.Node, int]] = []
     if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"{path}:{key.start_mark.line + 1}: a field's name must be a plain word.")
         children = [(key.value, value, key.start_mark.line + 1) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         children = [(number, value, value.start_mark.line + 1) for number, value in enumerate(node.value)]
@@ -118,7 +134,7 @@ def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Pl
         inner = (*place, name)
         if inner in lines:
             raise RecipeError(
-                f"{path}:{line} {'.'.join(map(str, inner))}: stands twice, first in line {lines[inner]}; keep one."
+                f"{path}:{line} {named(inner)}: stands twice, first in line {lines[inner]}; keep one."
             )
         lines[inner] = line
         _note_lines(path, value, inner, lines)

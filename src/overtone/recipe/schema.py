@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -12,7 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from overtone import loggers
-from overtone.multistage import StageSpec
+from overtone.errors import RecipeError
+from overtone.multistage import StageSpec, check_stages
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, override, read_yaml
 
@@ -119,6 +122,10 @@ def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
+        misplaced = {f.name for f in dataclasses.fields(StageSpec)} & set(values)
+        if misplaced:
+            field = min(misplaced)
+            raise origin.error((field,), f"unknown field; did you mean `train.{field}`?") from None
         raise origin.invalid(error, (), Recipe.model_fields) from None
     if recipe.stages == [] or (isinstance(recipe.stages, int) and recipe.stages < 1):
         raise origin.error(("stages",), f"{recipe.stages}: expected at least 1 stage.")
@@ -126,8 +133,24 @@ def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:
         component = getattr(recipe, field)
         if component is not None:
             check_component(component, kind, (field,), origin)
-    recipe.stage_specs(origin)
+    _check_stages(recipe, origin)
     return recipe
+
+
+def _check_stages(recipe: Recipe, origin: Origin) -> None:
+    """What can be said of the stages before the data are read, with the line where it stands."""
+    try:
+        check_stages(recipe.stage_specs(origin), n_samples=sys.maxsize)
+    except RecipeError as error:
+        found = re.fullmatch(r"stages\[(\d+)\]\.?(\w*): (.*)", str(error), flags=re.DOTALL)
+        if found is None:
+            raise
+        number, field = int(found[1]), found[2]
+        own = recipe.stages[number] if isinstance(recipe.stages, list) else {}
+        shared = field in recipe.train and field not in own
+        place = ("train", field) if shared else ("stages", number, *([field] if field else []))
+        message = re.sub(r" to [\d,]{15,} \(.*\)", " or more", found[3])  # the samples are not known yet
+        raise origin.error(place, message) from None
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -1,0 +1,74 @@
+"""A run small enough for tests: 200 pictures of 16 pixels, two stages, six steps each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from overtone.datasets import trifeature
+from overtone.encoders import build_encoder
+from overtone.methods import SimCLR
+from overtone.multistage import Parts, StageSpec
+from overtone.views import ImageViews
+
+FIRST = StageSpec(epochs=1, batch_size=32)
+SECOND = StageSpec(epochs=1, batch_size=32, cell_size=20)
+
+
+def parts(**changes: Any) -> Parts:
+    """The objects of the run, some of them exchanged."""
+    given: dict[str, Any] = {
+        "dataset": trifeature(200, image_size=16),
+        "test": None,
+        "views": ImageViews(),
+        "encoder": lambda stage: build_encoder("small_cnn"),
+        "method": lambda encoder: SimCLR(encoder, out_dim=16),
+        "stages": [FIRST, SECOND],
+    }
+    return Parts(**{**given, **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def artifacts_of(folder: Path) -> dict[str, bytes]:
+    """What a run leaves for others: encoders, embeddings, partitions; neither logs nor checkpoints."""
+    kept = ("encoder", "embeddings", "partition")
+    return {name: content for name, content in contents(folder).items() if any(k in name for k in kept)}
+
+
+_INTERRUPTED = """
+import os, sys
+from functools import partial
+from pathlib import Path
+import tiny
+from overtone import multistage
+from overtone.errors import OvertoneError
+
+folder, number, stage, at, workers = Path(sys.argv[1]), *map(int, sys.argv[2:])
+multistage.Pace = partial(multistage.Pace, checkpoint_seconds=0.0, log_every=1)
+
+class Sends:
+    def advance(self, task, done, total, note=""):
+        if (task, done) == (f"stage {stage}", at):
+            os.kill(os.getpid(), number)
+    def line(self, text): ...
+
+try:
+    multistage.run(tiny.parts(num_workers=workers), folder, Sends())
+except OvertoneError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def interrupted(folder: Path, signal: int, *, stage: int, step: int, num_workers: int = 0) -> int:
+    """Starts the run in a process of its own that sends itself a signal at a step; gives its exit code."""
+    arguments = [str(n) for n in (folder, int(signal), stage, step, num_workers)]
+    command = [sys.executable, "-c", _INTERRUPTED, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run(command, env=environment, check=False).returncode
