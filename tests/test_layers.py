@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"errors", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress", "loggers"},
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints",
+        "checkpoints", "stages",
     },
     {"encoders", "embedding"},
     {"methods", "training"},

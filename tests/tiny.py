@@ -11,7 +11,8 @@ from typing import Any
 from overtone.datasets import trifeature
 from overtone.encoders import build_encoder
 from overtone.methods import SimCLR
-from overtone.multistage import Parts, StageSpec
+from overtone.multistage import Parts
+from overtone.stages import StageSpec
 from overtone.views import ImageViews
 
 FIRST = StageSpec(epochs=1, batch_size=32)

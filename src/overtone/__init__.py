@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from overtone.integration import JointEncoder as JointEncoder
     from overtone.integration import load as load
     from overtone.methods import SimCLR as SimCLR
-    from overtone.multistage import StageSpec as StageSpec
     from overtone.objectives import NTXent as NTXent
     from overtone.partition import Partition as Partition
     from overtone.results import evaluate as evaluate
     from overtone.sampling import CellBatchSampler as CellBatchSampler
+    from overtone.stages import StageSpec as StageSpec
     from overtone.views import ImageViews as ImageViews
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "NTXent": "objectives",
     "Partition": "partition",
     "SimCLR": "methods",
-    "StageSpec": "multistage",
+    "StageSpec": "stages",
     "build_encoder": "encoders",
     "embed": "embedding",
     "evaluate": "results",

@@ -250,23 +250,26 @@ def _opened(home: Path, data: Path, labels: Path | None) -> Dataset:
         raise RecipeError(f"--labels {labels}: goes with a folder of images, but --data {data} is none.")
     shape = encoder.content["shape"]
     options: dict[str, Any] = {} if labels is None else {"labels": labels}
-    dataset: Dataset = open_dataset(data, image_size=tuple(shape[1:]), channels=shape[0], **options)
+    fit = encoder.content.get("fit", "crop")
+    dataset: Dataset = open_dataset(data, image_size=tuple(shape[1:]), channels=shape[0], fit=fit, **options)
     return dataset
 
 
 def _show(folder: Path, results: Results | None, *, written: bool) -> None:
     from overtone.report.table import terminal_table
+    from overtone.results import KNN
 
     if results is None:
         _line("No attribute has labels that can be probed, so there is no table.")
         _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run.")
         return
     console = Console()
-    console.print(terminal_table(results.rows, results.comparison))
+    linear = [row for row in results.rows if not row[0].endswith(KNN)]
+    console.print(terminal_table(linear, results.comparison))
     for sentence in results.sentences:
         _line(sentence)
     if written:
-        _line(f"The same in {folder / 'table.md'} and {folder / 'results.json'}.")
+        _line(f"With kNN beside the linear probe: {folder / 'table.md'} and {folder / 'results.json'}.")
 
 
 def _bars() -> Bars:

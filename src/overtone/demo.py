@@ -1,4 +1,4 @@
-"""The recipe of `overtone demo`: a digit that suppresses the picture beside it, in a few minutes, from nothing."""
+"""The recipe of `overtone demo`: a digit that suppresses the picture beside it, drawn here."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def embed(
         generator=generator(0, "embed"),  # a loader without one draws from the global stream
     )
     rows = _rows(encoder.to(device), loader, torch.device(device), _AUTOCAST[precision])
-    with _evaluating(encoder):
+    with evaluating(encoder):
         if out is None:
             return _filled(_array, rows, dataset, progress)
         return _file(out, lambda beside: _filled(partial(_memory_map, beside), rows, dataset, progress))
@@ -97,7 +97,8 @@ def _moved(value: Any, device: torch.device | str) -> Any:
 
 
 @contextmanager
-def _evaluating(encoder: nn.Module) -> Iterator[None]:
+def evaluating(encoder: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; afterwards every module's training flag is as it was."""
     # Module by module: `encoder.train()` afterwards would also wake the parts that its owner froze.
     was_training = {module: module.training for module in encoder.modules()}
     encoder.eval()

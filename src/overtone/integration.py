@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from overtone import artifacts
 from overtone.contracts import Batch
 from overtone.datasets.decoding import Framing, decoded
-from overtone.embedding import to_device
+from overtone.embedding import evaluating, to_device
 from overtone.encoders import Encoder, load_encoder, save_encoder
 from overtone.errors import DataError, RunError
 
@@ -44,7 +44,7 @@ class JointEncoder(Encoder):
         stages: The encoders, first stage first.
         normalise: See `concatenated`.
         modality: The key of the content in a batch.
-        content: What one sample's content looks like, for `encode`: its `shape`, as in training.
+        content: How a sample's content was read in training, for `encode`: its `shape`, and `fit` for images.
 
     >>> from overtone.encoders import build_encoder
     >>> joint = JointEncoder([build_encoder("small_cnn"), build_encoder("small_cnn")])
@@ -110,16 +110,15 @@ class JointEncoder(Encoder):
         artifacts.write_json(folder / "joint.json", {**settings, "stages": len(self.stages)})
 
     def _embedded(self, batch: Batch) -> NDArray[np.float32]:
-        device = next(self.parameters()).device
-        training = self.training
-        self.eval()
-        embedded: NDArray[np.float32] = self(to_device(batch, device)).float().cpu().numpy()
-        self.train(training)
+        with evaluating(self):
+            rows = self(to_device(batch, next(self.parameters()).device))
+        embedded: NDArray[np.float32] = rows.float().cpu().numpy()
         return embedded
 
     def _images(self, content: Any) -> Tensor:
         shape = self.content.get("shape")
-        framing = Framing.of(tuple(shape[1:]), shape[0], "crop") if shape else Framing.of(None, None, "crop")
+        fit = self.content.get("fit", "crop")
+        framing = Framing.of(tuple(shape[1:]), shape[0], fit) if shape else Framing.of(None, None, fit)
         if isinstance(content, (np.ndarray, Tensor)):
             content = _channels_first(np.asarray(content), shape[0] if shape else 3)
         images = []

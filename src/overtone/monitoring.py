@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from overtone import rng
 from overtone.contracts import Dataset
-from overtone.embedding import to_device
+from overtone.datasets import subset
+from overtone.embedding import embed
 from overtone.evaluation import collapse_alarm, knn
 from overtone.progress import Display
 
@@ -91,7 +92,7 @@ def online_knn(encoder: nn.Module, dataset: Dataset, device: torch.device) -> di
         return {}
     count = min(SAMPLES, len(dataset))
     chosen = rng.numpy_generator(0, "online knn").choice(len(dataset), count, replace=False)
-    embeddings = _embedded(encoder, dataset, chosen, device)
+    embeddings = embed(encoder, subset(dataset, chosen), device=device)
     half = count // 2
     accuracies = {}
     for name, codes in dataset.labels.items():
@@ -100,17 +101,3 @@ def online_knn(encoder: nn.Module, dataset: Dataset, device: torch.device) -> di
         if len(np.unique(voters[voters >= 0])) > 1 and (asked >= 0).any():
             accuracies[name] = knn(embeddings[:half], voters, embeddings[half:], asked, attribute=name)
     return accuracies
-
-
-@torch.inference_mode()
-def _embedded(
-    encoder: nn.Module, dataset: Dataset, chosen: np.ndarray[Any, Any], device: torch.device
-) -> np.ndarray[Any, Any]:
-    training = encoder.training
-    encoder.eval()
-    parts = [
-        encoder(to_device(dataset.collate([dataset[int(i)] for i in some]), device)).float().cpu().numpy()
-        for some in np.array_split(chosen, max(1, len(chosen) // 250))
-    ]
-    encoder.train(training)
-    return np.concatenate(parts)

@@ -29,6 +29,8 @@ from overtone.study import Study, baseline_folder
 
 logger = logging.getLogger(__name__)
 
+KNN = " (kNN)"  # ends the name of a row that holds the other probe's figures
+
 Codes = dict[str, NDArray[np.int64]]
 
 
@@ -219,7 +221,7 @@ def _results(
     probed = next(iter(first.values()))
     rows: list[Row] = []
     for attribute, probe in probed:
-        name = attribute if probe == "linear" else f"{attribute} (kNN)"
+        name = attribute if probe == "linear" else f"{attribute}{KNN}"
         figures = {"chance": [probed[attribute, probe]["chance"]]}
         figures |= {c: [seed[c][attribute, probe]["accuracy"] for seed in scores] for c in first}
         rows.append((name, figures))

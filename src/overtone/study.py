@@ -145,7 +145,8 @@ def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
     Raises:
         OvertoneError: The first error of any job; the others are stopped after saving.
     """
-    if processes == 1 or len(jobs) == 1:
+    finished = all(artifacts.is_complete(job.folder / "encoder") for job in jobs)  # checked in a moment
+    if processes == 1 or len(jobs) == 1 or finished:
         for job in jobs:
             with logging_to(display, job.level):
                 run_job(job, display)

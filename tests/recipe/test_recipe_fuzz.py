@@ -31,7 +31,21 @@ VALID: dict[str, Any] = {
     "precision": "fp32",
     "threads": 1,
 }
-ODD: tuple[Any, ...] = (None, True, -1, 0, 3.5, "", "big", [], {}, [[]], {"source": "digits", "n": 3}, -(10**30), "os:system")
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    3.5,
+    "",
+    "big",
+    [],
+    {},
+    [[]],
+    {"source": "digits", "n": 3},
+    -(10**30),
+    "os:system",
+)
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -9,6 +9,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Readin
         RecipeError: It is no single split, or has no such column.
     """
     try:
-        import datasets
+        datasets: Any = import_module("datasets")
     except ImportError as error:
         raise RecipeError('hugging_face needs the package datasets: pip install "overtone[hub]"') from error
     if not isinstance(dataset, datasets.Dataset):

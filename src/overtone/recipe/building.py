@@ -13,10 +13,11 @@ import torch
 from overtone.contracts import Dataset
 from overtone.encoders import Encoder, build_encoder, load_weights
 from overtone.errors import OvertoneError, RecipeError
-from overtone.multistage import Parts, check_stages
+from overtone.multistage import Parts
 from overtone.recipe.components import KINDS, Component, find, is_source
 from overtone.recipe.origin import Origin
 from overtone.recipe.schema import PRESETS, Recipe, device_name
+from overtone.stages import check_stages
 
 _DATASET = ("modality", "ids", "labels", "label_names", "fingerprint", "collate", "__len__", "__getitem__")
 _NEEDED = {"views": ("__call__",), "method": ("step", "parameters")}
@@ -67,7 +68,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         num_workers=recipe.num_workers,
         device=_device(device_name(recipe.device)),
         loggers=recipe.loggers or (),
-        content={"shape": list(content.shape), "dtype": str(content.dtype).removeprefix("torch.")},
+        content={"shape": list(content.shape), "fit": recipe.data.get("fit", "crop")},
     )
 
 
@@ -75,7 +76,7 @@ def _check_modality(recipe: Recipe, dataset: Dataset) -> None:
     name = recipe.views["name"]
     if name in ("image", "series") and name != dataset.modality:
         raise RecipeError(
-            f"views.name: {name}, but the data hold `{dataset.modality}`; choose the views (and the encoder) of "
+            f"views.name: {name}, but the data hold `{dataset.modality}`; choose views and an encoder for "
             f"these, such as views.name={dataset.modality} encoder.name={dataset.modality}_cnn."
         )
 

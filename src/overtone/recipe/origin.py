@@ -120,7 +120,7 @@ def override(values: dict[str, Any], assignment: str) -> Place:
 def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
     if len(lines) > _MAX_FIELDS or len(place) > _MAX_DEPTH:  # aliases can grow a small file without end
         raise RecipeError(
-            f"{path}: more than {_MAX_FIELDS:,} fields or deeper than {_MAX_DEPTH}, its aliases (*) written out."
+            f"{path}: over {_MAX_FIELDS:,} fields or {_MAX_DEPTH} deep, once its aliases (*) are written out."
         )
     children: list[tuple[str | int, yaml.Node, int]] = []
     if isinstance(node, yaml.MappingNode):

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from overtone import loggers
 from overtone.errors import RecipeError
-from overtone.multistage import StageSpec, check_stages
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, override, read_yaml
+from overtone.stages import StageSpec, check_stages
 
 Model = TypeVar("Model", bound=BaseModel)
 
