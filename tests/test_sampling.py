@@ -199,8 +199,13 @@ def test_a_data_loader_with_a_worker_yields_the_same_batches() -> None:
 def test_coverage_describes_itself_in_a_line() -> None:
     coverage = CellBatchSampler(Partition(np.arange(61) // 3), 30, seed=1).coverage()
     assert str(coverage) == (
-        "21 cells of 1-3, 11 a batch (2 cut), 98.4% of samples used, 0-2 negatives per anchor (median 2)"
+        "21 cells of 1-3, 11 a batch (2 cut), 98.4% of samples used, 0-2 (median 2) negatives per anchor"
     )
+
+
+def test_coverage_of_a_single_cell_has_no_ranges() -> None:
+    coverage = CellBatchSampler(Partition.whole(61), 30).coverage()
+    assert str(coverage) == "one cell of 61, 98.4% of samples used, 29 negatives per anchor"
 
 
 def test_samples_of_cells_below_the_floor_are_counted_as_never_used() -> None:

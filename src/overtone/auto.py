@@ -19,6 +19,7 @@ from overtone.datasets.decoding import FORMATS
 from overtone.errors import DataError
 from overtone.methods import SimCLR
 from overtone.optim import build_optimizer
+from overtone.progress import duration
 from overtone.recipe import Recipe, parse
 from overtone.recipe.building import encoder_for
 from overtone.recipe.origin import override
@@ -28,7 +29,7 @@ from overtone.views import ImageViews
 
 SIZES = (32, 48, 64, 96)  # on CPUs; larger pictures cost time that goes further in epochs
 PRESENTATIONS = 400_000  # samples shown a stage when no time is given
-FEWEST = 32
+FEWEST = 64  # two cells of thirty, and a few to spare for files that cannot be read
 STEPS = 5  # of calibration, after one to warm up
 SHARE = 0.85  # of the time goes into training; decoding, embedding and clustering take the rest
 
@@ -76,7 +77,7 @@ def recipe_for(
     line(f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {precision}.")
     line(
         f"{len(recipe.stage_specs())} stages of {first.epochs} epochs at about {speed:,.0f} samples/s: about "
-        f"{_duration(taken)}. Set --minutes or train.epochs=... to change it."
+        f"{duration(taken)}. Set --minutes or train.epochs=... to change it."
     )
     return recipe
 
@@ -100,10 +101,6 @@ def _trainings(recipe: Recipe, seeds: int, baselines: bool) -> int:
 def _epochs(recipe: Recipe, seeds: int, baselines: bool) -> float:
     mean = sum(stage.epochs for stage in recipe.stage_specs()) / len(recipe.stage_specs())
     return mean * _trainings(recipe, seeds, baselines)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _working_size(source: Source) -> int:

@@ -25,6 +25,15 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def duration(seconds: float) -> str:
+    """A time as a person says it.
+
+    >>> duration(75), duration(300)
+    ('75 s', '5 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
 class Display(Protocol):
     """Shows tasks that advance and lines of text."""
 
@@ -113,7 +122,7 @@ class Bars:
         elif now - began.last >= SECONDS_BETWEEN_LINES and done > began.done:
             left = (now - began.first) / (done - began.done) * (total - done)
             self._began[task] = began._replace(last=now)
-            self.line(f"{task}: {100 * done / total:.0f} %, {note.strip()}, about {left / 60:.0f} min left")
+            self.line(f"{task}: {100 * done / total:.0f} %, {note.strip()}, about {duration(left)} left")
 
     def __enter__(self) -> Bars:
         self._progress.start()

@@ -133,14 +133,18 @@ def embeddings_kept(
 
 
 def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32]) -> None:
-    """Writes embeddings (N, D) as a table of `id` and `embedding`, whole or not at all."""
+    """Writes embeddings (N, D) as a table of `id` and `embedding`, whole or not at all.
+
+    Bytes of an id that are no UTF-8, which a table cannot hold, are written as backslash and code.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in ids]
     values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
     beside = path.with_name(f".{path.name}.writing")
     with artifacts.disk_errors(path):
-        pq.write_table(pa.table({"id": pa.array(list(ids)), "embedding": values}), beside)
+        pq.write_table(pa.table({"id": pa.array(names), "embedding": values}), beside)
         beside.replace(path)
 
 

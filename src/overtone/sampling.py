@@ -52,13 +52,16 @@ class Coverage(NamedTuple):
 
     def __str__(self) -> str:
         least, median, most = self.negatives
+        negatives = f"{least:,}" if least == most else f"{least:,}-{most:,} (median {median:,})"
         never = f", {self.samples_never_used:,} samples never used" if self.samples_never_used else ""
-        return (
-            f"{self.cells:,} cells of {self.cell_sizes[0]:,}-{self.cell_sizes[1]:,},"
-            f" {self.cells_per_batch:.0f} a batch ({self.cells_cut:,} cut),"
-            f" {self.share_used:.1%} of samples used{never},"
-            f" {least:,}-{most:,} negatives per anchor (median {median:,})"
-        )
+        return f"{self._cells()}, {self.share_used:.1%} of samples used{never}, {negatives} negatives per anchor"
+
+    def _cells(self) -> str:
+        smallest, largest = self.cell_sizes
+        if self.cells == 1:
+            return f"one cell of {largest:,}"
+        sizes = f"{smallest:,}" if smallest == largest else f"{smallest:,}-{largest:,}"
+        return f"{self.cells:,} cells of {sizes}, {self.cells_per_batch:.0f} a batch ({self.cells_cut:,} cut)"
 
 
 class _Tape(NamedTuple):

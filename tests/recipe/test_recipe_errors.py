@@ -57,8 +57,8 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
             "r.yaml:2 views.crop_scale: 3: expected tuple[float, float].",
         ),
         (
-            "data:\n  source: composite\n  right: {source: digits, n: 5}\n  left:\n    source: trifeature\n    imagesize: 3\n",
-            "r.yaml:6 data.left.imagesize: unknown field; did you mean `image_size`?",
+            "data:\n  source: composite\n  left:\n    source: trifeature\n    imagesize: 3\n",
+            "r.yaml:5 data.left.imagesize: unknown field; did you mean `image_size`?",
         ),
         (
             "data: {source: composite, left: 3, right: 4}\n",
@@ -101,7 +101,7 @@ def test_a_wrong_recipe_is_refused_with_file_line_and_field(tmp_path: Path, text
     [
         (
             "",
-            "stages[0].batch_size: 256 samples a batch, but the data set has 96. The largest batch size it allows is 96",
+            "stages[0].batch_size: 256 samples a batch, but the data set has 96.",
         ),
         (
             "train: {batch_size: 8}\nstages: [{}, {n_clusters: 97}]\n",
