@@ -37,4 +37,4 @@ def test_a_small_twin_of_the_demo_runs_with_its_baselines_to_the_table(tmp_path:
     carry_out(study.jobs(), Silent(), processes=1)
     results = evaluate_study(study)
     assert results is not None
-    assert "3 plain" in dict(results.rows)["texture"]
+    assert "3 plain" in dict(results.linear)["texture"]

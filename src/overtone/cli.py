@@ -189,6 +189,7 @@ def main() -> None:
     # Threads that spin while they wait for each other make a step 20 to 60 times slower as soon as another
     # program wants a core; read once, when torch loads OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.path.append(os.getcwd())  # where a recipe's package.module:Class is looked for last
     try:
         app(standalone_mode=True)
     except OvertoneError as error:
@@ -256,16 +257,15 @@ def _opened(home: Path, data: Path, labels: Path | None) -> Dataset:
 
 
 def _show(folder: Path, results: Results | None, *, written: bool) -> None:
-    from overtone.report.table import terminal_table
-    from overtone.results import KNN
+    from overtone.report.table import note, terminal_table
 
     if results is None:
         _line("No attribute has labels that can be probed, so there is no table.")
         _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run.")
         return
     console = Console()
-    linear = [row for row in results.rows if not row[0].endswith(KNN)]
-    console.print(terminal_table(linear, results.comparison))
+    console.print(terminal_table(results.linear, results.comparison, title="Linear probe"))
+    _line(note(results.linear))
     for sentence in results.sentences:
         _line(sentence)
     if written:

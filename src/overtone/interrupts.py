@@ -39,9 +39,10 @@ def requested() -> bool:
 def catching() -> Iterator[None]:
     """Notes SIGINT, SIGTERM and SIGUSR1 instead of dying of them; a second one ends the process at once.
 
-    Only the main thread can catch signals; elsewhere the block runs as it is.
+    Only the main thread can catch signals; elsewhere, and inside another such block, the block runs as it is.
     """
-    if threading.current_thread() is not threading.main_thread():
+    nested = signal.getsignal(signal.SIGTERM) is _note
+    if nested or threading.current_thread() is not threading.main_thread():
         yield
         return
     _received.clear()

@@ -29,8 +29,6 @@ from overtone.study import Study, baseline_folder
 
 logger = logging.getLogger(__name__)
 
-KNN = " (kNN)"  # ends the name of a row that holds the other probe's figures
-
 Codes = dict[str, NDArray[np.int64]]
 
 
@@ -49,9 +47,10 @@ class ProbeSets(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The closing table and what can be said of it."""
+    """The closing tables, one a probe, and what can be said of the first."""
 
-    rows: list[Row]
+    linear: list[Row]
+    knn: list[Row]
     comparison: Comparison
     sentences: list[str]
 
@@ -223,23 +222,20 @@ def _results(
 ) -> Results:
     first = scores[0]
     probed = next(iter(first.values()))
-    rows: list[Row] = []
-    for attribute, probe in probed:
-        name = attribute if probe == "linear" else f"{attribute}{KNN}"
-        figures = {"chance": [probed[attribute, probe]["chance"]]}
+    tables: dict[str, list[Row]] = {"linear": [], "knn": []}
+    for (attribute, probe), score in probed.items():
+        figures = {"chance": [score["chance"]]}
         figures |= {c: [seed[c][attribute, probe]["accuracy"] for seed in scores] for c in first}
-        rows.append((name, figures))
+        tables[probe].append((attribute, figures))
     compared = baselines and n_stages > 1
     comparison = Comparison(
         f"stages 0-{n_stages - 1}" if n_stages > 1 else "stage 0",
         ensemble=f"{n_stages} plain" if compared else None,
         longer=f"1 plain, {n_stages} x longer" if compared else None,
     )
-    linear = [row for row, (_, probe) in zip(rows, probed, strict=True) if probe == "linear"]
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
-    return Results(
-        rows, comparison, [*verdict(linear, comparison, counts), f"Probes were asked about {sets}."]
-    )
+    sentences = [*verdict(tables["linear"], comparison, counts), f"Probes were asked about {sets}."]
+    return Results(**tables, comparison=comparison, sentences=sentences)
 
 
 def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
@@ -254,11 +250,19 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
 
 
 def _write(folder: Path, results: Results) -> None:
-    rows, comparison, sentences = results
-    lines = [markdown_table(rows, comparison), "", *(f"- {sentence}" for sentence in sentences), ""]
+    linear, knn, comparison, sentences = results
+    lines = [
+        "Linear probe",
+        "",
+        markdown_table(linear, comparison),
+        "",
+        *(f"- {said}" for said in sentences),
+        "",
+    ]
+    lines += ["k nearest neighbours", "", markdown_table(knn, comparison), ""]
     artifacts.write_text(folder / "table.md", "\n".join(lines))
-    figures = {"figures": table_records(rows, comparison), "sentences": sentences}
-    artifacts.write_json(folder / "results.json", figures)
+    records = {"linear": table_records(linear, comparison), "knn": table_records(knn, comparison)}
+    artifacts.write_json(folder / "results.json", {**records, "sentences": sentences})
 
 
 def _recoded(codes: NDArray[np.int64], names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:

@@ -54,7 +54,9 @@ class Coverage(NamedTuple):
         least, median, most = self.negatives
         negatives = f"{least:,}" if least == most else f"{least:,}-{most:,} (median {median:,})"
         never = f", {self.samples_never_used:,} samples never used" if self.samples_never_used else ""
-        return f"{self._cells()}, {self.share_used:.1%} of samples used{never}, {negatives} negatives per anchor"
+        return (
+            f"{self._cells()}, {self.share_used:.1%} of samples used{never}, {negatives} negatives per anchor"
+        )
 
     def _cells(self) -> str:
         smallest, largest = self.cell_sizes

@@ -174,8 +174,10 @@ def run_job(job: Job, display: Display) -> None:
     torch.set_num_threads(job.recipe.threads or os.cpu_count() or 1)
     job.folder.mkdir(parents=True, exist_ok=True)
     artifacts.write_text(job.folder / "recipe.yaml", to_yaml(job.recipe))
-    dataset, test = open_data(job.recipe, cache_dir=job.folder / "cache")
-    multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+    with interrupts.catching():
+        dataset, test = open_data(job.recipe, cache_dir=job.folder / "cache")
+        interrupts.raise_if_requested()
+        multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
 
 
 def _started(job: Job) -> tuple[Connection, tuple[Job, BaseProcess]]:

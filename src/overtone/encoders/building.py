@@ -20,7 +20,9 @@ from overtone.errors import RecipeError
 _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
-_NAMES = [*_BACKBONES, "series_cnn", "torchvision:<model>", "timm:<model>"]
+ENCODERS = (*_BACKBONES, "series_cnn")
+"""The names of what is built in."""
+_NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>"]
 # The statistics of ImageNet, on which torchvision's weights were trained.
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Arguments that would read a file or the network; weights come by `pretrained` or `load_weights`.

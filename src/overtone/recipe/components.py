@@ -20,7 +20,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from overtone import datasets, methods, views
 from overtone.contracts import Dataset
-from overtone.encoders import build_encoder
+from overtone.encoders import ENCODERS, build_encoder
 from overtone.errors import RecipeError
 from overtone.recipe.origin import Origin, Place
 
@@ -70,7 +70,12 @@ KINDS = {
         {"image": views.ImageViews, "series": views.SeriesViews, "per_sample": views.PerSampleViews},
     ),
     "method": Kind("name", {"simclr": methods.SimCLR}, given=frozenset({"encoder"})),
-    "encoder": Kind("name", {}, given=frozenset({"trust"}), more=frozenset({"weights"})),
+    "encoder": Kind(
+        "name",
+        dict.fromkeys(ENCODERS, build_encoder),
+        given=frozenset({"trust"}),
+        more=frozenset({"weights"}),
+    ),
 }
 
 
@@ -86,12 +91,12 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
             "was given from Python as an object; continue this run by calling overtone.fit again with the "
             "same arguments and the same out.",
         )
-    if kind is KINDS["encoder"]:
-        return build_encoder
     if name in kind.names:
         return kind.names[name]
     if ":" not in name:
         raise origin.unknown((*place, kind.key, name), kind.names, "name")
+    if kind is KINDS["encoder"]:
+        return build_encoder  # knows torchvision:..., timm:... and package.module:...
     return _imported(name, (*place, kind.key), origin)
 
 

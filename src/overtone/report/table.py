@@ -16,8 +16,6 @@ from overtone.report import printable
 Row: TypeAlias = tuple[str, Mapping[str, Sequence[float]]]
 """An attribute, and column -> its accuracies in percent, one for each seed."""
 
-SPREAD_NOTE = "Accuracy in percent; ± is the spread: the standard deviation over seeds (n - 1)."
-
 
 class Comparison(NamedTuple):
     """The columns of equal cost, the only ones that may be compared: bold marks the best of them."""
@@ -64,7 +62,7 @@ def terminal_table(rows: Sequence[Row], comparison: Comparison, title: str = "")
     >>> terminal_table([("shape", {"stage 0": [40.8]})], Comparison("stage 0")).row_count
     1
     """
-    table = Table(title=Text(title) if title else None, caption=SPREAD_NOTE)
+    table = Table(title=Text(title) if title else None)
     table.add_column("", no_wrap=True)
     for attribute, _ in rows:
         table.add_column(Text(printable(attribute)), justify="right")
@@ -85,7 +83,7 @@ def markdown_table(rows: Sequence[Row], comparison: Comparison) -> str:
     |---|---:|
     | stage 0 | 41.0 ± 1.4 |
     <BLANKLINE>
-    Accuracy in percent; ± is the spread: the standard deviation over seeds (n - 1).
+    Accuracy in percent; ± is the standard deviation over seeds (n - 1).
     """
     lines = [
         _markdown_row(["", *(_escaped(attribute) for attribute, _ in rows)]),
@@ -95,7 +93,7 @@ def markdown_table(rows: Sequence[Row], comparison: Comparison) -> str:
         shown = ((_shown(figures.get(column)), column in _best(figures, comparison)) for _, figures in rows)
         cells = [f"**{text}**" if best else text for text, best in shown]
         lines.append(_markdown_row([_escaped(column), *cells]))
-    return "\n".join([*lines, "", SPREAD_NOTE])
+    return "\n".join([*lines, "", note(rows)])
 
 
 def verdict(rows: Sequence[Row], comparison: Comparison, n_test: Mapping[str, int]) -> list[str]:
@@ -121,6 +119,16 @@ more than the spread over seeds (1.6): a gain.']
     if comparison.ensemble is None and comparison.longer is None:
         return ["No baselines were trained: run with --baselines before you call any of this a gain."]
     return [_sentence(attribute, figures, comparison, n_test[attribute]) for attribute, figures in rows]
+
+
+def note(rows: Sequence[Row]) -> str:
+    """What the figures of a table are, to be said under it.
+
+    >>> note([("shape", {"stage 0": [40.8]})])
+    'Accuracy in percent.'
+    """
+    spread = any(len(values) > 1 for _, figures in rows for values in figures.values())
+    return "Accuracy in percent" + ("; ± is the standard deviation over seeds (n - 1)." if spread else ".")
 
 
 def _sentence(
