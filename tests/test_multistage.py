@@ -194,8 +194,8 @@ def test_a_run_leaves_the_global_stream_as_it_was(tmp_path: Path) -> None:
     ("spec", "complaint"),
     [
         (StageSpec(-1), "epochs: -1"),
-        (StageSpec(1, batch_size=1), "batch_size: 1, expected at least 2"),
-        (StageSpec(1, batch_size=101, cell_size=20), "101 samples a batch, but the data set has 100"),
+        (StageSpec(1, batch_size=1), "batch_size: 1, expected 2 to 100"),
+        (StageSpec(1, batch_size=101, cell_size=20), "batch_size: 101, expected 2 to 100"),
         (StageSpec(1, lr=0.0), "lr: 0.0"),
         (StageSpec(1, lr=float("nan")), "lr: nan"),
         (StageSpec(1, weight_decay=-1.0), "weight_decay"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from overtone.errors import RecipeError
 
@@ -49,41 +49,62 @@ class StageSpec:
     encoder_lr_scale: float = 1.0
 
 
+class Complaint(NamedTuple):
+    """What is wrong with a value of a stage."""
+
+    stage: int
+    field: str
+    message: str
+
+
 def check_stages(stages: Sequence[StageSpec], n_samples: int) -> None:
     """Refuses values that cannot train on so many samples.
 
     Raises:
         RecipeError: The message names the stage and the field.
     """
+    for stage, field, message in complaints(stages, n_samples):
+        raise RecipeError(f"stages[{stage}].{field}: {message}")
+
+
+def complaints(stages: Sequence[StageSpec], n_samples: int | None = None) -> Iterator[Complaint]:
+    """Everything that is wrong with the stages, as far as it can be said without the number of samples.
+
+    >>> next(complaints([StageSpec(epochs=1, lr=0.0)]))
+    Complaint(stage=0, field='lr', message='0.0, expected a positive number.')
+    """
     for number, spec in enumerate(stages):
-        where = f"stages[{number}]"
-        _check_numbers(spec, where)
-        if number and (spec.n_clusters is None) == (spec.cell_size is None):
-            raise RecipeError(f"{where}: give either n_clusters or cell_size (one of them, not both).")
-        if spec.epochs and n_samples < spec.batch_size:
-            raise RecipeError(
-                f"{where}.batch_size: {spec.batch_size} samples a batch, but the data set has {n_samples:,}. "
-                f"The largest batch size it allows is {n_samples}."
-            )
-        if number and spec.n_clusters is not None and not 2 <= spec.n_clusters <= n_samples:
-            raise RecipeError(
-                f"{where}.n_clusters: {spec.n_clusters}, expected 2 to {n_samples:,} (the samples)."
-            )
-        if number and spec.cell_size is not None and not 2 <= spec.cell_size <= n_samples // 2:
-            raise RecipeError(
-                f"{where}.cell_size: {spec.cell_size}, expected 2 to {n_samples // 2:,} (half the samples)."
-            )
+        checks = _numbers(spec, n_samples) | (_cells(spec, n_samples) if number else {})
+        for field, (holds, expected) in checks.items():
+            if not holds:
+                yield Complaint(number, field, f"{getattr(spec, field)!r}, expected {expected}.")
 
 
-def _check_numbers(spec: StageSpec, where: str) -> None:
-    checks = (
-        ("epochs", spec.epochs >= 0, "0 or more"),
-        ("batch_size", spec.batch_size >= 2, "at least 2: a contrastive loss needs other samples"),
-        ("lr", 0 < spec.lr < math.inf, "a positive number"),
-        ("weight_decay", 0 <= spec.weight_decay < math.inf, "0 or more"),
-        ("warmup_epochs", 0 <= spec.warmup_epochs <= max(spec.epochs, 0), f"0 to epochs ({spec.epochs})"),
-        ("encoder_lr_scale", 0 < spec.encoder_lr_scale < math.inf, "a positive number"),
-    )
-    for field, holds, expected in checks:
-        if not holds:
-            raise RecipeError(f"{where}.{field}: {getattr(spec, field)!r}, expected {expected}.")
+def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]]:
+    most = math.inf if n_samples is None or not spec.epochs else n_samples
+    return {
+        "epochs": (spec.epochs >= 0, "0 or more"),
+        "batch_size": (
+            2 <= spec.batch_size <= most,
+            _range(most, "the samples"),
+        ),
+        "lr": (0 < spec.lr < math.inf, "a positive number"),
+        "weight_decay": (0 <= spec.weight_decay < math.inf, "0 or more"),
+        "warmup_epochs": (0 <= spec.warmup_epochs <= max(spec.epochs, 0), f"0 to epochs ({spec.epochs})"),
+        "encoder_lr_scale": (0 < spec.encoder_lr_scale < math.inf, "a positive number"),
+    }
+
+
+def _cells(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]]:
+    most = math.inf if n_samples is None else n_samples
+    clusters, size = spec.n_clusters, spec.cell_size
+    if (clusters is None) == (size is None):
+        return {"n_clusters": (False, "either n_clusters or cell_size (one of them, not both)")}
+    return {
+        "n_clusters": (clusters is None or 2 <= clusters <= most, _range(most, "the samples")),
+        "cell_size": (size is None or 2 <= size <= most / 2, _range(most / 2, "half the samples")),
+    }
+
+
+def _range(most: float, meaning: str) -> str:
+    return "at least 2" if most == math.inf else f"2 to {int(most):,} ({meaning})"

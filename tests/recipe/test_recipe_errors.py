@@ -44,10 +44,10 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
             "r.yaml:4 stages[1].cellsize: unknown field; did you mean `cell_s",
         ),
         (DATA + "stages:\n- {}\n- {lr: .nan}\n", "r.yaml:4 stages[1].lr: nan, expected a positive number"),
-        (DATA + "stages:\n- {}\n- {cell_size: 0}\n", "r.yaml:4 stages[1].cell_size: 0, expected 2 or more"),
+        (DATA + "stages:\n- {}\n- {cell_size: 0}\n", "r.yaml:4 stages[1].cell_size: 0, expected at least 2"),
         (
             DATA + "stages:\n- {}\n- {cell_size: 9, n_clusters: 9}\n",
-            "r.yaml:4 stages[1]: give either n_clusters or",
+            "r.yaml:4 stages[1].n_clusters: 9, expected either n_clusters or",
         ),
         (DATA + "stages: [{}, 3]\n", "r.yaml:2 stages[1]: 3: input should be a valid dictionary"),
         (DATA + "stages: []\n", "r.yaml:2 stages: []: expected at least 1 stage"),
@@ -101,7 +101,7 @@ def test_a_wrong_recipe_is_refused_with_file_line_and_field(tmp_path: Path, text
     [
         (
             "",
-            "stages[0].batch_size: 256 samples a batch, but the data set has 96.",
+            "stages[0].batch_size: 256, expected 2 to 96 (the samples)",
         ),
         (
             "train: {batch_size: 8}\nstages: [{}, {n_clusters: 97}]\n",

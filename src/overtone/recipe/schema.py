@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from overtone import loggers
-from overtone.errors import RecipeError
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
-from overtone.recipe.origin import Origin, override, read_yaml
-from overtone.stages import StageSpec, check_stages
+from overtone.recipe.origin import Origin, Place, override, read_yaml
+from overtone.stages import StageSpec, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,7 +36,9 @@ PRESETS = {
         ({"n_clusters": 10},), {"cells": "intersect", "cells_per_batch": 1, "min_batch_size": 64}, "once"
     ),
     # The published code: the newest clustering alone, and what does not fill a batch is dropped for ever.
-    "published": Preset(({"n_clusters": 10},), {"cells": "last", "cells_per_batch": 1}, "once"),
+    "published": Preset(
+        ({"n_clusters": 10},), {"cells": "last", "cells_per_batch": 1, "min_batch_size": sys.maxsize}, "once"
+    ),
 }
 GRANULARITY = ("n_clusters", "cell_size")
 
@@ -80,15 +80,23 @@ class Recipe(BaseModel):
             by_preset |= preset.stage
             if not any(name in own or name in self.train for name in GRANULARITY):
                 by_preset |= preset.granularity[(number - 1) % len(preset.granularity)]
-        values = {**by_preset, **self.train, **own}
-        if self.preset == "published" and number:
-            values.setdefault("min_batch_size", values.get("batch_size", 256))
+        given = {**self.train, **own}
+        values = {**by_preset, **given}
+        if "min_batch_size" in by_preset and "min_batch_size" not in given:
+            whole = values.get("batch_size", StageSpec.batch_size)
+            values["min_batch_size"] = (
+                min(preset.stage["min_batch_size"], whole) if values["cells_per_batch"] else None
+            )
         try:
             return TypeAdapter(StageSpec).validate_python(values)
         except ValidationError as error:
-            field = str(error.errors()[0]["loc"][0])
-            place = ("train",) if field in self.train and field not in own else ("stages", number)
+            place = self.place_of(number, str(error.errors()[0]["loc"][0]))
             raise origin.invalid(error, place, [f.name for f in dataclasses.fields(StageSpec)]) from None
+
+    def place_of(self, stage: int, field: str) -> Place:
+        """Where the value of a stage was written: in the stage itself, or in `train`."""
+        own = self.stages[stage] if isinstance(self.stages, list) else {}
+        return ("train",) if field in self.train and field not in own else ("stages", stage)
 
     def _starts_trained(self) -> bool:
         return bool(self.encoder.get("pretrained") or self.encoder.get("weights"))
@@ -139,18 +147,8 @@ def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:
 
 def _check_stages(recipe: Recipe, origin: Origin) -> None:
     """What can be said of the stages before the data are read, with the line where it stands."""
-    try:
-        check_stages(recipe.stage_specs(origin), n_samples=sys.maxsize)
-    except RecipeError as error:
-        found = re.fullmatch(r"stages\[(\d+)\]\.?(\w*): (.*)", str(error), flags=re.DOTALL)
-        if found is None:
-            raise
-        number, field = int(found[1]), found[2]
-        own = recipe.stages[number] if isinstance(recipe.stages, list) else {}
-        shared = field in recipe.train and field not in own
-        place = ("train", field) if shared else ("stages", number, *([field] if field else []))
-        message = re.sub(r" to [\d,]{15,} \(.*\)", " or more", found[3])  # the samples are not known yet
-        raise origin.error(place, message) from None
+    for stage, field, message in complaints(recipe.stage_specs(origin)):
+        raise origin.error((*recipe.place_of(stage, field), field), message)
 
 
 def resolved(recipe: Recipe) -> Recipe:
