@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torchvision
 from torch import nn
 
-from overtone.encoders.base import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.errors import RecipeError
 

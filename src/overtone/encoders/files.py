@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from overtone import artifacts, rng
-from overtone.encoders.base import BatchEncoder, Encoder, ImageEncoder
 from overtone.encoders.building import build_encoder
+from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder
 from overtone.errors import RecipeError, RunError
 
 logger = logging.getLogger(__name__)

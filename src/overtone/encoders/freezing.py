@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from overtone.encoders.base import Encoder
+from overtone.encoders.encoder import Encoder
 from overtone.errors import RecipeError
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from overtone.contracts import Batch
-from overtone.encoders.base import Encoder
+from overtone.encoders.encoder import Encoder
 
 
 class SmallCNN(nn.Module):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch
+from overtone.embedding import evaluating
 from overtone.errors import DataError, RecipeError
 from overtone.views.pixels import unit_floats
 
@@ -175,7 +175,7 @@ def _batch_dim(module: nn.Module, modality: str, example: Batch | None) -> int:
 
 def _dim_of(module: nn.Module, argument: Any, described: str) -> int:
     """D of the (B, D) that a module returns, found without leaving a trace in it."""
-    with torch.no_grad(), _in_eval_mode(module):
+    with torch.no_grad(), evaluating(module):
         try:
             output = module(argument)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
@@ -190,14 +190,3 @@ def _dim_of(module: nn.Module, argument: Any, described: str) -> int:
             "(batch, width); remove its head or pool its output"
         )
     return output.shape[1]
-
-
-@contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
