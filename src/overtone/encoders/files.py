@@ -82,16 +82,20 @@ def load_encoder(folder: str | Path, module: nn.Module | None = None) -> Encoder
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Loads a user's own weights: a .safetensors file, or a .pt or .pth file of tensors alone.
 
-    A `state_dict` within the file is taken, the prefixes `module.` and `backbone.` are removed where all
-    names have them, the head of a model whose head was replaced by an identity is left out, and floats
-    are converted to the module's precision; each of these is logged.
+    An encoder takes a whole encoder's weights or those of its backbone alone. A `state_dict` within the
+    file is taken, the prefixes `module.` and `backbone.` are removed where all names have them, the head
+    of a model whose head was replaced by an identity is left out, and floats are converted to the
+    module's precision; each of these is logged.
 
     Raises:
         RunError: The file is of another kind, holds more than tensors, or does not fit the module.
     """
     path = Path(path)
+    state = _read_weights(path)
+    if isinstance(module, Encoder) and not state.keys() <= module.state_dict().keys():
+        module = getattr(module, "backbone", module)
     own = module.state_dict()
-    state = _without_prefix(_read_weights(path), own, path)
+    state = _without_prefix(state, own, path)
     heads = [name for name in state.keys() - own.keys() if _is_identity(module, name)]
     if heads:
         logger.info("%s: left out %s, since the module has no head.", path, ", ".join(sorted(heads)))
