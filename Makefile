@@ -22,7 +22,8 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/cifar10.py beside-mnist
-	$(BIN)/python benchmarks/cifar10.py alone
+	$(BIN)/python benchmarks/cifar10.py alone --seeds 3
+	$(BIN)/python benchmarks/footprint.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)

@@ -162,7 +162,7 @@ def test_resuming_a_finished_run_trains_nothing(home: Path, overtone: Run) -> No
         (
             ["train", "r.yaml", "train.batch_size=99", "--out", "big"],
             2,
-            "99 samples a batch, but the data set has 64",
+            "batch_size: 99, expected 2 to 64",
         ),
         (["train", "--data", "nowhere"], 3, "nowhere does not exist (in folder "),
         (["train", "--data", "r.yaml"], 3, "r.yaml is no such file"),

@@ -8,18 +8,19 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torchvision.transforms import v2
 
 from overtone.datasets import Tones, tones, torch_dataset, trifeature
-from overtone.encoders import load_encoder
+from overtone.encoders import load_encoder, resnet18_cifar, small_cnn
 from overtone.errors import OvertoneError, RecipeError, RunError
 from overtone.fitting import as_dataset, fit
 from overtone.integration import JointEncoder, load
 from overtone.methods import SimCLR
 from overtone.rng import numpy_generator, seeded
-from overtone.views import PerSampleViews
+from overtone.views import ImageViews, PerSampleViews
 
 QUICK: dict[str, Any] = {"stages": 2, "epochs": 1, "batch_size": 32, "progress": False}
 
@@ -159,12 +160,12 @@ def test_stages_take_values_of_their_own(tmp_path: Path) -> None:
         ({"batchsize": 3}, "did you mean `batch_size`"),
         ({"stages": [{"n_cluster": 3}]}, "did you mean `n_clusters`"),
         ({"epochs": "three"}, "epochs"),
-        ({"encoder": "smal_cnn"}, "did you mean 'small_cnn'"),
+        ({"encoder": "smal_cnn"}, "did you mean `small_cnn`"),
         ({"method": "simclrr"}, "did you mean `simclr`"),
         ({"preset": "papers"}, "preset"),
         ({"precision": "fp8"}, "precision"),
         ({"stages": 0}, "expected at least 1 stage"),
-        ({"batch_size": 100}, "the data set has 80"),
+        ({"batch_size": 100}, "expected 2 to 80"),
         ({"stages": [{}, {"cell_size": 3, "n_clusters": 3}]}, "not both"),
         ({"seed": -1}, "seed"),
         ({"encoder": lambda: nn.Conv2d(3, 4, 3)}, r"expected embeddings of shape"),
@@ -188,3 +189,25 @@ def test_a_test_set_is_embedded(tmp_path: Path) -> None:
     data, test = trifeature(80, image_size=16), trifeature(20, image_size=16, start=80)
     fit(data, out=tmp_path, test=test, **{**QUICK, "stages": 1})
     assert np.load(tmp_path / "stage-0" / "embeddings" / "test.npy").shape == (20, 128)
+
+
+def test_other_views_or_another_encoder_are_refused_instead_of_using_what_is_there(tmp_path: Path) -> None:
+    pictures = np.zeros((40, 16, 16, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
+    same: dict[str, Any] = {"out": tmp_path, "stages": 1, "epochs": 1, "batch_size": 8, "progress": False}
+    fit(pictures, encoder=small_cnn, views=ImageViews(), **same)
+    fit(pictures, encoder=small_cnn, views=ImageViews(), **same)
+    with pytest.raises(RunError, match="another views"):
+        fit(pictures, encoder=small_cnn, views=ImageViews(flip=0.0), **same)
+    with pytest.raises(RunError, match="another encoder"):
+        fit(pictures, encoder=resnet18_cifar, views=ImageViews(), **same)
+
+
+def test_a_hugging_face_data_set_is_taken_as_it_is(tmp_path: Path) -> None:
+    hub = pytest.importorskip("datasets", reason="the extra hub is not installed")
+    pictures = [Image.new("RGB", (16, 16), (n * 6, 255 - n * 6, 128)) for n in range(40)]
+    features = hub.Features({"img": hub.Image(), "label": hub.ClassLabel(names=["even", "odd"])})
+    split = hub.Dataset.from_dict({"img": pictures, "label": [n % 2 for n in range(40)]}, features=features)
+    dataset = as_dataset(split)
+    assert list(dataset.label_names["label"]) == ["even", "odd"]
+    joint = fit(split, out=tmp_path, stages=1, epochs=1, batch_size=8, progress=False)
+    assert joint.encode(pictures).shape == (40, 128)

@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
 ]  # fmt: skip
 
 # The only places that may touch the streams that the whole process shares.
-DRAWS_GLOBALLY = {"rng": {"torch.manual_seed", "np.random", "random"}, "training": {"torch.manual_seed"}}
+DRAWS_GLOBALLY = {"rng": {"torch.manual_seed", "np.random", "random"}}
 
 
 @cache

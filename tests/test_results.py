@@ -44,7 +44,7 @@ def test_the_table_holds_every_stage_all_together_and_what_they_are_compared_wit
         "stage 1",
         "stages 0-1",
         "2 plain",
-        "1 plain, 2 x longer",
+        "1 plain, as long",
     ]
     assert all(0 <= value <= 100 for figures in rows.values() for (value,) in figures.values())
     assert results.sentences[-1] == "Probes were asked about 64 samples: the test set."

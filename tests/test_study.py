@@ -85,3 +85,11 @@ def test_the_error_of_a_worker_comes_with_its_name_its_message_and_its_exit_code
     with pytest.raises(OvertoneError, match=r"seed [01]: .*nowhere does not exist") as caught:
         carry_out(jobs, Silent(), processes=2)
     assert caught.value.exit_code == 3
+
+
+def test_one_seed_and_several_do_not_mix_in_a_folder(tmp_path: Path) -> None:
+    recipe = resolved(parse({"data": {"source": "trifeature", "n": 64}, "loggers": []}))
+    Study(recipe, tmp_path).save()
+    (tmp_path / "stage-0" / "encoder").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"1 seed\(s\), now 3"):
+        Study(recipe, tmp_path, seeds=3).save()

@@ -23,7 +23,8 @@ from typing import Any
 from overtone.errors import DiskError, RunError
 
 MANIFEST = "manifest.json"
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK = (*_FULL, errno.EACCES, errno.EIO)
 
 
 @contextmanager
@@ -49,8 +50,9 @@ def writing(folder: Path, inputs: Mapping[str, str] | None = None) -> Iterator[P
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
     try:
-        with disk_errors(folder):
+        with disk_errors(folder, _FULL):  # the block may read elsewhere, and fail at that
             yield beside
+        with disk_errors(folder):
             _seal(beside, dict(inputs or {}))
             _replace(beside, folder)
     finally:
@@ -133,16 +135,30 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: not readable as JSON ({error}).") from None
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder to write into, if it is not there.
+
+    Raises:
+        RunError: A file is in its way.
+        DiskError: It cannot be written.
+    """
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{folder}: is a file, or lies in one; choose another folder with --out.") from None
+
+
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the one lock of a run folder.
+def locked(folder: Path, name: str = "lock") -> Iterator[None]:
+    """Holds a lock of a folder: the one of its run, or another by name.
 
     Raises:
         RunError: Another process holds it; the message names its pid.
     """
+    make_folder(folder)
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / "lock").open("a+")
+        handle = (folder / name).open("a+")
     with handle:
         # A worker process that outlives a killed run must not hold its lock.
         register_after_fork(handle, TextIOWrapper.close)
@@ -161,14 +177,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path, kinds: tuple[int, ...] = _DISK) -> Iterator[None]:
     """Turns a full or read-only disk into a `DiskError` that names the place."""
     try:
         yield
     except OSError as error:
         # Of a short write NumPy tells the two sizes alone.
         short_write = error.errno is None and "requested and" in str(error)
-        if error.errno not in _DISK and not short_write:
+        if error.errno not in kinds and not short_write:
             raise
         raise DiskError(
             f"{place}: cannot be written: {error.strerror or error}. {_free(place)} What was complete before "

@@ -16,6 +16,7 @@ from overtone.errors import OvertoneError
 
 if TYPE_CHECKING:
     from overtone.contracts import Dataset
+    from overtone.integration import JointEncoder
     from overtone.progress import Bars
     from overtone.recipe import Recipe
     from overtone.results import Results
@@ -119,7 +120,9 @@ def evaluate(
 ) -> None:
     """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
     from overtone.errors import RecipeError
+    from overtone.integration import load
     from overtone.progress import logging_to
+    from overtone.recipe import own_module
     from overtone.results import evaluate_elsewhere, evaluate_study
     from overtone.study import Study
 
@@ -130,8 +133,8 @@ def evaluate(
         if data is None:
             results = evaluate_study(study)
         else:
-            dataset = _opened(study.home(0), data, labels)
-            results = evaluate_elsewhere(study, dataset, display)
+            encoder = load(study.home(0), encoder=own_module(study.recipe))
+            results = evaluate_elsewhere(study, _opened(encoder, data, labels), display)
     _show(study.folder, results, written=data is None)
 
 
@@ -148,25 +151,26 @@ def embed(
     from overtone.errors import RecipeError
     from overtone.integration import load
     from overtone.progress import logging_to
+    from overtone.recipe import own_module
     from overtone.results import write_parquet
     from overtone.study import Study
 
     if out.suffix not in (".npy", ".parquet") or not out.parent.is_dir():
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.npy or *.parquet.")
-    home = Study.load(run).home(0)
-    encoder = load(home)
+    study = Study.load(run)
+    encoder = load(study.home(0), encoder=own_module(study.recipe))
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
-    dataset = _opened(home, data, None)
+    dataset = _opened(encoder, data, None)
     chosen = encoder if stage is None else encoder.stages[stage]
     with _bars() as display, logging_to(display):
-        advance = partial(display.advance, "embeds")
-        if out.suffix == ".npy":
-            embed_dataset(chosen, dataset, batch_size=batch_size, out=out, progress=advance)
-        else:
-            write_parquet(
-                out, dataset.ids, embed_dataset(chosen, dataset, batch_size=batch_size, progress=advance)
-            )
+        advance, device = partial(display.advance, "embeds"), study.recipe.device
+        place = out if out.suffix == ".npy" else None
+        made = embed_dataset(
+            chosen, dataset, batch_size=batch_size, device=device, out=place, progress=advance
+        )
+        if place is None:
+            write_parquet(out, dataset.ids, made)
     _line(f"{out}: {len(dataset):,} embeddings of {chosen.dim} values.")
 
 
@@ -209,17 +213,18 @@ def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: 
     processes = _processes(jobs, seeds * (4 if baselines else 1))
     threads = recipe.threads or max(1, (os.cpu_count() or 1) // processes)
     study = Study(resolved(recipe.model_copy(update={"threads": threads})), out, seeds, baselines)
-    study.save()
     _finish(study, processes)
 
 
 def _finish(study: Study, jobs: int | None) -> None:
+    from overtone import artifacts
     from overtone.progress import logging_to
     from overtone.results import evaluate_study
     from overtone.study import carry_out
 
     all_jobs = study.jobs()
-    with _bars() as display:
+    with artifacts.locked(study.folder, "study.lock"), _bars() as display:
+        study.save()
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
         with logging_to(display):
             results = evaluate_study(study)
@@ -235,13 +240,11 @@ def _processes(jobs: int | None, n_jobs: int) -> int:
     return jobs or (1 if torch.cuda.is_available() else min(n_jobs, os.cpu_count() or 1))
 
 
-def _opened(home: Path, data: Path, labels: Path | None) -> Dataset:
+def _opened(encoder: JointEncoder, data: Path, labels: Path | None) -> Dataset:
     """Other data, brought to the size and the channels that the run was trained on."""
     from overtone.datasets import open_dataset
     from overtone.errors import RecipeError
-    from overtone.integration import load
 
-    encoder = load(home)
     if encoder.modality != "image":
         raise RecipeError(
             f"--data: this run was trained on `{encoder.modality}`, and files are read as images alone; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import datasets, multistage
+from overtone import artifacts, datasets, multistage, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
@@ -46,7 +47,7 @@ def fit(
     Calling it again with the same arguments continues an interrupted run, or loads a finished one.
 
     Args:
-        dataset: An Overtone data set, any torch `Dataset`, an array of images, or a path.
+        dataset: An Overtone data set, any torch or Hugging Face data set, an array of images, or a path.
         out: The run folder.
         encoder: A name (see `build_encoder`); a function that makes a new module, called once a stage;
             or a module, whose weights every stage starts from. A module for images takes (B, C, H, W)
@@ -92,11 +93,12 @@ def fit(
         )
     )
     parts = _parts(recipe, data, held_out, encoder, method, views)
-    Study(recipe, folder).save()
     with (
+        artifacts.locked(folder, "study.lock"),
         Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display,
         logging_to(display) if progress else nullcontext(),
     ):
+        Study(recipe, folder).save()
         multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 
@@ -115,6 +117,8 @@ def as_dataset(source: Any) -> Dataset:
     if all(hasattr(source, name) for name in ("modality", "labels", "collate", "fingerprint")):
         own: Dataset = source
         return own
+    if type(source).__module__.startswith("datasets."):
+        return datasets.hugging_face(source)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return datasets.torch_dataset(source)
     raise RecipeError(
@@ -132,13 +136,25 @@ def _parts(
     views: Views | None,
 ) -> multistage.Parts:
     given: dict[str, Any] = {}
+    made_of: dict[str, str] = {}
     if not isinstance(encoder, str):
         given["encoder"] = lambda _: _as_encoder(encoder, data)
+        with rng.seeded(recipe.seed, "described"):
+            made_of["encoder"] = _described(_module(encoder))
     if not isinstance(method, str):
-        given["method"] = method
+        given["method"], made_of["method"] = method, _described(method)
     if views is not None:
-        given["views"] = views
-    return build_parts(recipe, data, test, **given)
+        given["views"], made_of["views"] = views, _described(views)
+    parts = build_parts(recipe, data, test, **given)
+    return dataclasses.replace(parts, made_of={**parts.made_of, **made_of})
+
+
+def _described(given: Any) -> str:
+    """What can be told of an object of the user's, alike in every process."""
+    if isinstance(given, nn.Module) or dataclasses.is_dataclass(given):
+        return repr(given)
+    named = given if hasattr(given, "__qualname__") else type(given)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _as_encoder(encoder: nn.Module | Callable[[], nn.Module], data: Dataset) -> Encoder:

@@ -20,6 +20,7 @@ from overtone.progress import Display
 logger = logging.getLogger(__name__)
 
 SAMPLES = 2000  # half of them vote, half are asked: a second of work, two points of error
+BEFORE_ALARMS = 50  # steps; a fresh head can look collapsed
 CHECKS = 8  # online kNN evaluations a stage
 
 
@@ -57,7 +58,8 @@ class Monitor:
 
     def log(self, record: dict[str, Any], z: Tensor) -> None:
         """Shows a record of the step loop and passes it on; the first alarm of a stage is a warning."""
-        record["alarm"] = collapse_alarm(z)
+        began = record["step"] > min(self.steps_per_epoch, BEFORE_ALARMS)
+        record["alarm"] = collapse_alarm(z) if began else None
         if record["alarm"] and not self._alarmed:
             self._alarmed = True
             logger.warning("stage %d, step %d: %s", self.stage, record["step"], record["alarm"])

@@ -58,6 +58,7 @@ class Parts:
         device: Where to compute.
         loggers: "tensorboard" and "wandb", beside the JSON lines that are always written.
         content: Kept with the joint encoder, see `JointEncoder`.
+        made_of: What the objects above are made from, by name: an artifact of another making is refused.
     """
 
     dataset: Dataset
@@ -73,6 +74,7 @@ class Parts:
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     loggers: Sequence[str] = ()
     content: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    made_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
@@ -125,9 +127,13 @@ def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, di
     inputs = {
         "data": parts.dataset.fingerprint,
         "seed": str(parts.seed),
+        "precision": parts.precision,
         "partition": hashlib.sha256(partition.pseudo_labels.tobytes()).hexdigest(),
+        **parts.made_of,
         **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
     }
+    if stage and spec.init != "scratch":
+        inputs["initial encoder"] = artifacts.digest(_starting_place(folder, stage, spec))
     if reusable(home / "encoder", inputs):
         return
     encoder = initial_encoder(parts, folder, stage)
@@ -194,12 +200,16 @@ def _train(
 
 def initial_encoder(parts: Parts, folder: Path, stage: int) -> Encoder:
     """Where the encoder of a stage starts from."""
-    init = parts.stages[stage].init
+    spec = parts.stages[stage]
     with rng.seeded(parts.seed, "encoder", stage):
         encoder = parts.encoder(stage)
-    if stage == 0 or init == "scratch":
+    if stage == 0 or spec.init == "scratch":
         return encoder
-    return load_encoder(stage_folder(folder, 0 if init == "base" else stage - 1) / "encoder", encoder)
+    return load_encoder(_starting_place(folder, stage, spec), encoder)
+
+
+def _starting_place(folder: Path, stage: int, spec: StageSpec) -> Path:
+    return stage_folder(folder, 0 if spec.init == "base" else stage - 1) / "encoder"
 
 
 def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> None:
@@ -245,7 +255,7 @@ def integrate(parts: Parts, folder: Path) -> None:
 def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
     """The trained encoder of a stage."""
     with rng.seeded(parts.seed, "encoder", stage):  # it draws weights, which are then replaced
-        encoder = parts.encoder(stage)
+        encoder = parts.encoder(max(stage, 1))  # stage 0's might fetch weights, which may be gone by now
     return load_encoder(stage_folder(folder, stage) / "encoder", encoder)
 
 

@@ -22,7 +22,7 @@ from overtone.integration import concatenated
 from overtone.multistage import embeddings_of, stage_folder
 from overtone.partition import Partition
 from overtone.progress import Display
-from overtone.recipe import open_data
+from overtone.recipe import open_data, own_module
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, markdown_table, table_records, verdict
 from overtone.study import Study, baseline_folder
@@ -89,7 +89,7 @@ def evaluate_study(study: Study) -> Results | None:
         RunError: A run of it is not finished.
     """
     _require_finished(study)
-    dataset, test = open_data(study.recipe, cache_dir=study.home(0) / "cache")
+    dataset, test = open_data(study.recipe, cache_dir=study.cache)
     write_gallery(study.home(0), dataset, len(study.recipe.stage_specs()))
     sets = probe_sets(dataset, test)
     results = _read(study, sets, partial(embeddings_kept, sets))
@@ -108,8 +108,10 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
     sets = probe_sets(dataset, None)
 
     def made(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        encoder = load_encoder(stage_folder(home, stage) / "encoder")
-        embeddings = embed(encoder, dataset, progress=partial(display.advance, "embeds"))
+        encoder = load_encoder(stage_folder(home, stage) / "encoder", own_module(study.recipe))
+        embeddings = embed(
+            encoder, dataset, device=study.recipe.device, progress=partial(display.advance, "embeds")
+        )
         return embeddings[sets.train], embeddings[sets.test]
 
     return _read(study, sets, cache(made))
@@ -158,7 +160,7 @@ def columns(home: Path, n_stages: int, baselines: bool) -> dict[str, list[tuple[
     if baselines and n_stages > 1:
         plain = [(baseline_folder(home, f"plain-{number}"), 0) for number in range(1, n_stages)]
         shown[f"{n_stages} plain"] = [stages[0], *plain]
-        shown[f"1 plain, {n_stages} x longer"] = [(baseline_folder(home, "long"), 0)]
+        shown["1 plain, as long"] = [(baseline_folder(home, "long"), 0)]
     return shown
 
 
@@ -231,7 +233,7 @@ def _results(
     comparison = Comparison(
         f"stages 0-{n_stages - 1}" if n_stages > 1 else "stage 0",
         ensemble=f"{n_stages} plain" if compared else None,
-        longer=f"1 plain, {n_stages} x longer" if compared else None,
+        longer="1 plain, as long" if compared else None,
     )
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
     sentences = [*verdict(tables["linear"], comparison, counts), f"Probes were asked about {sets}."]

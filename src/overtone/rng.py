@@ -53,17 +53,22 @@ def seeded(seed: int, *address: Key) -> Iterator[None]:
     For code that draws from them and takes no generator: a module's initialisation, dropout, a
     transform of the user's. They are put back afterwards.
     """
-    value = derive(seed, *address)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        torch.manual_seed(value)
-        np.random.seed(value % 2**32)
-        random.seed(value)
+        reseed(seed, *address)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def reseed(seed: int, *address: Key) -> None:
+    """Seeds the same global streams, for a loop inside `seeded` that begins each step at its own address."""
+    value = derive(seed, *address)
+    torch.manual_seed(value)
+    np.random.seed(value % 2**32)
+    random.seed(value)
 
 
 def uniforms(index: Tensor, columns: int, seed: int, *address: Key) -> Tensor:

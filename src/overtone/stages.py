@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -91,17 +92,27 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
         "lr": (0 < spec.lr < math.inf, "a positive number"),
         "weight_decay": (0 <= spec.weight_decay < math.inf, "0 or more"),
         "warmup_epochs": (0 <= spec.warmup_epochs <= max(spec.epochs, 0), f"0 to epochs ({spec.epochs})"),
+        "trainable": (
+            not isinstance(spec.trainable, str)
+            or spec.trainable in ("all", "none")
+            or re.fullmatch(r"last:[1-9]\d*", spec.trainable) is not None,
+            "all, none, last:N or a list of patterns of parameter names",
+        ),
         "encoder_lr_scale": (0 < spec.encoder_lr_scale < math.inf, "a positive number"),
     }
 
 
 def _cells(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]]:
     most = math.inf if n_samples is None else n_samples
-    clusters, size = spec.n_clusters, spec.cell_size
+    clusters, size, least = spec.n_clusters, spec.cell_size, spec.min_batch_size
     if (clusters is None) == (size is None):
         return {"n_clusters": (False, "either n_clusters or cell_size (one of them, not both)")}
     return {
         "n_clusters": (clusters is None or 2 <= clusters <= most, _range(most, "the samples")),
+        "min_batch_size": (
+            least is None or (spec.cells_per_batch == 1 and 2 <= least <= spec.batch_size),
+            f"2 to batch_size ({spec.batch_size}), together with cells_per_batch: 1",
+        ),
         "cell_size": (size is None or 2 <= size <= most / 2, _range(most / 2, "half the samples")),
     }
 

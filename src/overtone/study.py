@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -44,6 +44,7 @@ class Job(NamedTuple):
     recipe: Recipe
     folder: Path
     quiet: bool = False
+    cache: Path | None = None
 
     @property
     def level(self) -> int:
@@ -70,6 +71,11 @@ class Study(NamedTuple):
         """The folder of the main run of a seed."""
         return self.folder if self.seeds == 1 else self.folder / f"seed-{seed}"
 
+    @property
+    def cache(self) -> Path:
+        """Where its runs share decoded pictures that do not fit into memory."""
+        return self.folder / "cache"
+
     def jobs(self) -> list[Job]:
         """Every run, the longest first, so that none is left over when the others are done."""
         jobs = [job for seed in range(self.seeds) for job in self._jobs(seed)]
@@ -82,12 +88,17 @@ class Study(NamedTuple):
             RunError: The folder holds another study, of which something is trained, or cannot be one.
         """
         place, text = self.folder / "recipe.yaml", to_yaml(self.recipe)
-        _make(self.folder)
+        artifacts.make_folder(self.folder)
         begun = place.exists() and any(place.is_dir() for place in self.folder.glob("**/stage-0/*"))
         if begun and (changed := differences(read(place), self.recipe)):
             raise RunError(
                 f"{self.folder}: holds a run of another recipe: {changed}. Choose another folder with --out, "
                 f"or continue that run with `overtone resume {self.folder}`."
+            )
+        if begun and (self._kept()["seeds"] == 1) != (self.seeds == 1):
+            raise RunError(
+                f"{self.folder}: holds a study of {self._kept()['seeds']} seed(s), now {self.seeds}; one run "
+                "and several lie differently in a folder. Choose another folder with --out."
             )
         artifacts.write_text(place, text)
         artifacts.write_json(self.folder / "study.json", {"seeds": self.seeds, "baselines": self.baselines})
@@ -106,15 +117,19 @@ class Study(NamedTuple):
                 )
         return cls(read(folder / "recipe.yaml"), folder, **artifacts.read_json(folder / "study.json"))
 
+    def _kept(self) -> dict[str, Any]:
+        kept: dict[str, Any] = artifacts.read_json(self.folder / "study.json")
+        return kept
+
     def _jobs(self, seed: int) -> Iterator[Job]:
         name = f"seed {seed}" if self.seeds > 1 else ""
         recipe = self.recipe.model_copy(update={"seed": self.recipe.seed + seed})
-        yield Job(name, recipe, self.home(seed))
+        home = self.home(seed)
+        yield Job(name, recipe, home, cache=self.cache)
         if self.baselines:
             for title, baseline in baselines(recipe).items():
-                yield Job(
-                    f"{name} {title}".strip(), baseline, baseline_folder(self.home(seed), title), quiet=True
-                )
+                place = baseline_folder(home, title)
+                yield Job(f"{name} {title}".strip(), baseline, place, quiet=True, cache=self.cache)
 
 
 def baselines(recipe: Recipe) -> dict[str, Recipe]:
@@ -171,13 +186,22 @@ def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
 
 def run_job(job: Job, display: Display) -> None:
     """Carries out one job in this process."""
-    torch.set_num_threads(job.recipe.threads or os.cpu_count() or 1)
-    job.folder.mkdir(parents=True, exist_ok=True)
+    artifacts.make_folder(job.folder)
     artifacts.write_text(job.folder / "recipe.yaml", to_yaml(job.recipe))
-    with interrupts.catching():
-        dataset, test = open_data(job.recipe, cache_dir=job.folder / "cache")
+    with interrupts.catching(), _threads(job.recipe.threads or os.cpu_count() or 1):
+        dataset, test = open_data(job.recipe, cache_dir=job.cache or job.folder / "cache")
         interrupts.raise_if_requested()
         multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _started(job: Job) -> tuple[Connection, tuple[Job, BaseProcess]]:
@@ -277,11 +301,3 @@ def _fields(value: Any, place: str = "") -> dict[str, Any]:
         return {place: value}
     inner = value.items() if isinstance(value, dict) else enumerate(value)
     return {n: v for key, item in inner for n, v in _fields(item, f"{place}.{key}".strip(".")).items()}
-
-
-def _make(folder: Path) -> None:
-    try:
-        with artifacts.disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise RunError(f"{folder}: is a file, or lies in one; choose another folder with --out.") from None

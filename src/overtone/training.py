@@ -95,11 +95,11 @@ def train(
     start = checkpoints.restore(folder, method, optimizer, inputs)
     method.train()
     clock, saved = Clock(), time.monotonic()
-    with torch.random.fork_rng():
-        for step, batch in zip(
-            range(start, total), loader(dataset, sampler, start, total, pace), strict=True
-        ):
-            torch.manual_seed(rng.derive(seed, "step", stage, step))
+    with rng.seeded(seed, "training", stage):
+        batches = iter(loader(dataset, sampler, start, total, pace))
+        for step in range(start, total):
+            rng.reseed(seed, "step", stage, step)
+            batch = next(batches)
             share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * len(sampler)))
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share

@@ -51,7 +51,7 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
         ),
         (DATA + "stages: [{}, 3]\n", "r.yaml:2 stages[1]: 3: input should be a valid dictionary"),
         (DATA + "stages: []\n", "r.yaml:2 stages: []: expected at least 1 stage"),
-        (DATA + "views: {name: imge}\n", "r.yaml:2 views.name.imge: unknown name; did you mean `image`?"),
+        (DATA + "views: {name: imge}\n", "r.yaml:2 views.name: 'imge' is unknown; did you mean `image`?"),
         (
             DATA + "views: {name: image, crop_scale: 3}\n",
             "r.yaml:2 views.crop_scale: 3: expected tuple[float, float].",

@@ -120,13 +120,10 @@ def test_the_spread_of_the_noisier_side_counts() -> None:
 
 
 def test_with_one_seed_two_standard_errors_of_the_test_set_stand_in() -> None:
-    # 2 x sqrt(0.5 x 0.5 / 2500) = 2.0 points
-    assert sentence([50], [47], [40], 2500).endswith(
-        "+3.0, more than two standard errors of 2500 test samples (2.0): a gain."
-    )
-    assert sentence([50], [48.5], [40], 2500).endswith(
-        "+1.5, not more than two standard errors of 2500 test samples (2.0): not a gain."
-    )
+    # of a difference: 2 x sqrt((0.5 x 0.5 + 0.5 x 0.5) / 5000) = 2.0 points
+    said = "more than two standard errors on 5000 test samples; --seeds would tell more (2.0)"
+    assert sentence([51.5], [48.5], [40], 5000).endswith(f"+3.0, {said}: a gain.")
+    assert sentence([50.5], [49.5], [40], 5000).endswith(f"+1.0, not {said}: not a gain.")
 
 
 def test_one_baseline_is_enough_and_none_is_said() -> None:

@@ -80,12 +80,12 @@ def parquet_source(
     return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files))
 
 
-def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Reading]) -> ImageDataset:
+def hugging_face(dataset: Any, *, image: str | None = None, **options: Unpack[Reading]) -> ImageDataset:
     """A dataset from a `datasets.Dataset` (one split), with the attributes that `parquet` would find.
 
     Args:
         dataset: The split, e.g. `load_dataset("cifar10", split="train")`.
-        image: The column with the pictures.
+        image: The column with the pictures; None: the only one there is.
         **options: See `Reading`.
 
     Raises:
@@ -99,7 +99,10 @@ def hugging_face(dataset: Any, *, image: str = "image", **options: Unpack[Readin
         raise RecipeError(
             f"expected a datasets.Dataset, got {type(dataset).__name__}; choose one split of it"
         )
-    if not isinstance(dataset.features.get(image), datasets.Image):
+    pictures = [name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+    if image is None and len(pictures) == 1:
+        image = pictures[0]
+    if image is None or image not in pictures:
         raise RecipeError(
             f"image={image!r} is no column of pictures; there are {', '.join(dataset.column_names)}"
         )

@@ -5,7 +5,7 @@ Any `nn.Module` becomes one with `as_encoder`; `build_encoder` makes one by name
 
 from __future__ import annotations
 
-from overtone.encoders.building import ENCODERS, build_encoder
+from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_module
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
@@ -13,6 +13,8 @@ from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 
 __all__ = [
     "ENCODERS",
+    "FAMILIES",
+    "build_module",
     "BatchEncoder",
     "Encoder",
     "ImageEncoder",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torchvision
 from torch import nn
 
+from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.errors import RecipeError
@@ -39,6 +40,7 @@ def build_encoder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     modality: str = "image",
+    example: Batch | None = None,
     **arguments: Any,
 ) -> Encoder:
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
@@ -54,6 +56,7 @@ def build_encoder(
         mean: Mean of each channel in [0, 1]; the model's own, or 0.5, by default.
         std: Their standard deviation; the model's own, or 0.25, by default.
         modality: What a "package.module:Class" takes (see `as_encoder`).
+        example: A batch to find the width of its embeddings with.
         **arguments: For the model.
 
     Raises:
@@ -68,24 +71,34 @@ def build_encoder(
             f"encoder.{argument}: not an argument; use pretrained, or load_weights on the encoder"
         )
     family, colon, model = name.partition(":")
-    if pretrained and family not in _FAMILIES:
+    if pretrained and family not in FAMILIES:
         raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
     if name == "series_cnn":
         return _called(name, SeriesEncoder, channels=channels, **arguments)
-    if colon and trust and family not in _FAMILIES:
-        return as_encoder(_called(name, _imported(name), **arguments), modality, mean=mean, std=std)
-    if name not in _BACKBONES and family not in _FAMILIES:
+    if colon and trust and family not in FAMILIES:
+        made = build_module(name, **arguments)
+        return as_encoder(made, modality, mean=mean, std=std, example=example)
+    if name not in _BACKBONES and family not in FAMILIES:
         raise RecipeError(_unknown(name, _NAMES) + '; "package.module:Class" needs trust=True')
     size = None if image_size is None else _pair(image_size)
     if name in _BACKBONES:
         found = _Found(_called(name, _BACKBONES[name], channels=channels, **arguments), size or (32, 32))
     else:
-        found = _FAMILIES[family](model, channels, size, pretrained, arguments)
+        found = FAMILIES[family](model, channels, size, pretrained, arguments)
     mean, std = mean or _per_channel(found.mean, channels), std or _per_channel(found.std, channels)
     if len(mean) != channels:
         raise RecipeError(f"encoder.mean={list(mean)}: expected one number for each of {channels} channels")
     spec = {"name": name, "channels": channels, "image_size": size, "mean": mean, "std": std, **arguments}
     return ImageEncoder(found.backbone, mean=mean, std=std, spec=_json(spec), image_size=found.image_size)
+
+
+def build_module(name: str, **arguments: Any) -> nn.Module:
+    """What "package.module:Class" makes; it imports code, so only for names that a user wrote.
+
+    Raises:
+        RecipeError: It cannot be imported, or does not take the arguments.
+    """
+    return _called(name, _imported(name), **arguments)
 
 
 class _Found(NamedTuple):
@@ -143,7 +156,8 @@ def _timm(
     return _Found(backbone, size or _pair(published["input_size"][1:]), published["mean"], published["std"])
 
 
-_FAMILIES = {"torchvision": _torchvision, "timm": _timm}
+FAMILIES = {"torchvision": _torchvision, "timm": _timm}
+"""Libraries of models, each under `family:model`."""
 
 
 def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: Any) -> _Made:

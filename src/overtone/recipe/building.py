@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from overtone.contracts import Dataset
-from overtone.encoders import Encoder, build_encoder, load_weights
+from overtone.encoders import FAMILIES, Encoder, build_encoder, build_module, load_weights
 from overtone.errors import OvertoneError, RecipeError
 from overtone.multistage import Parts
 from overtone.recipe.components import KINDS, Component, find, is_source
@@ -69,6 +71,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         device=_device(device_name(recipe.device)),
         loggers=recipe.loggers or (),
         content={"shape": list(content.shape), "fit": recipe.data.get("fit", "crop")},
+        made_of={field: json.dumps(getattr(recipe, field)) for field in ("encoder", "views", "method")},
     )
 
 
@@ -100,11 +103,29 @@ def encoder_for(component: Component, dataset: Dataset, *, trained: bool) -> Enc
     elif content.ndim > 1:
         arguments = {"channels": content.shape[-1], **arguments}
     encoder = build_encoder(
-        component["name"], pretrained=pretrained, trust=True, modality=dataset.modality, **arguments
+        component["name"],
+        pretrained=pretrained,
+        trust=True,
+        modality=dataset.modality,
+        example=dataset.collate([dataset[0], dataset[min(1, len(dataset) - 1)]]),
+        **arguments,
     )
     if weights is not None and trained:
         load_weights(encoder, Path(weights))
     return encoder
+
+
+def own_module(recipe: Recipe) -> nn.Module | None:
+    """A new module of the class that a recipe names as its encoder, for files, which name no code.
+
+    Returns:
+        None where the encoder is one that files can name.
+    """
+    name = recipe.encoder["name"]
+    if ":" not in name or name.partition(":")[0] in FAMILIES:
+        return None
+    elsewhere = ("name", "weights", "pretrained", "mean", "std")
+    return build_module(name, **{key: value for key, value in recipe.encoder.items() if key not in elsewhere})
 
 
 def _build(field: str, component: Component, *given: Any) -> Any:

@@ -73,7 +73,7 @@ KINDS = {
     "encoder": Kind(
         "name",
         dict.fromkeys(ENCODERS, build_encoder),
-        given=frozenset({"trust"}),
+        given=frozenset({"trust", "modality", "example"}),
         more=frozenset({"weights"}),
     ),
 }
@@ -94,7 +94,7 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
     if name in kind.names:
         return kind.names[name]
     if ":" not in name:
-        raise origin.unknown((*place, kind.key, name), kind.names, "name")
+        raise origin.unknown_name((*place, kind.key), name, kind.names)
     if kind is KINDS["encoder"]:
         return build_encoder  # knows torchvision:..., timm:... and package.module:...
     return _imported(name, (*place, kind.key), origin)

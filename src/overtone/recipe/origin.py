@@ -36,12 +36,13 @@ class Origin(NamedTuple):
         where = f"{self.file}:{self.lines[nearest]} " if self.file and nearest else ""
         return RecipeError(f"{where}{named(place) or 'recipe'}: {message}")
 
-    def unknown(self, place: Place, known: Iterable[str], what: str = "field") -> RecipeError:
-        """An error for a name that nobody knows, with the nearest one that somebody does."""
-        names = sorted(known)
-        close = difflib.get_close_matches(str(place[-1]), names, n=1)
-        hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
-        return self.error(place, f"unknown {what}; {hint}")
+    def unknown(self, place: Place, known: Iterable[str]) -> RecipeError:
+        """An error for a field that nobody knows, with the nearest one that somebody does."""
+        return self.error(place, f"unknown field; {_nearest(str(place[-1]), known)}")
+
+    def unknown_name(self, place: Place, name: str, known: Iterable[str]) -> RecipeError:
+        """An error for a value that names nothing, likewise."""
+        return self.error(place, f"{name!r} is unknown; {_nearest(name, known)}")
 
     def invalid(self, error: ValidationError, place: Place, known: Iterable[str]) -> RecipeError:
         """The most exact complaint of pydantic, in our words."""
@@ -62,6 +63,12 @@ def named(place: Place) -> str:
     'stages[1].cell_size'
     """
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"known are {', '.join(names)}."
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Origin]:

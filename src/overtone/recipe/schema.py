@@ -41,6 +41,7 @@ PRESETS = {
     ),
 }
 GRANULARITY = ("n_clusters", "cell_size")
+PRETRAINED_LR_SCALE = 0.05  # 1e-4 at the default lr: weights that were trained before are tuned, not replaced
 
 
 class Recipe(BaseModel):
@@ -75,7 +76,9 @@ class Recipe(BaseModel):
 
     def _stage_spec(self, number: int, own: dict[str, Any], origin: Origin) -> StageSpec:
         preset = PRESETS[self.preset]
-        by_preset: dict[str, Any] = {"epochs": 20, "init": "base" if self._starts_trained() else "scratch"}
+        by_preset: dict[str, Any] = {"epochs": 20, "init": "scratch"}
+        if self._starts_trained():
+            by_preset |= {"init": "base", "encoder_lr_scale": PRETRAINED_LR_SCALE}
         if number:
             by_preset |= preset.stage
             if not any(name in own or name in self.train for name in GRANULARITY):

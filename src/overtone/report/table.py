@@ -100,8 +100,8 @@ def verdict(rows: Sequence[Row], comparison: Comparison, n_test: Mapping[str, in
     """One plain sentence for each attribute: whether the stages gained on the baselines of equal cost.
 
     A difference counts when it exceeds the spread: the larger standard deviation over seeds (ddof=1)
-    of the result and the better baseline. Where either has a single seed, twice its binomial standard
-    error on the test set stands in for its spread.
+    of the result and the better baseline. Where either has a single seed, it must exceed twice the
+    binomial standard error of the difference on the test set instead.
 
     Args:
         rows: The rows of the table.
@@ -144,7 +144,7 @@ def _sentence(
             raise RecipeError(f"{attribute}: no column {column!r}; the row has {', '.join(figures)}.")
     best = max((figures[column] for column, _ in baselines), key=_mean)
     gain = _mean(figures[comparison.result]) - _mean(best)
-    noise, meaning = max(_noise(values, n_test) for values in (figures[comparison.result], best))
+    noise, meaning = _noise(figures[comparison.result], best, n_test)
     against = " and ".join(f"{_mean(figures[column]):.1f} for {words}" for column, words in baselines)
     clear = abs(gain) > noise
     judgement = ("a gain" if gain > 0 else "a loss") if clear else "not a gain"
@@ -154,12 +154,13 @@ def _sentence(
     )
 
 
-def _noise(accuracies: Sequence[float], n_test: int) -> tuple[float, str]:
-    spread = _spread(accuracies)
-    if spread is not None:
-        return spread, "the spread over seeds"
-    share = _mean(accuracies) / 100
-    return 200 * math.sqrt(share * (1 - share) / n_test), f"two standard errors of {n_test} test samples"
+def _noise(result: Sequence[float], best: Sequence[float], n_test: int) -> tuple[float, str]:
+    spreads = [spread for values in (result, best) if (spread := _spread(values)) is not None]
+    if len(spreads) == 2:
+        return max(spreads), "the spread over seeds"
+    shares = [_mean(values) / 100 for values in (result, best)]
+    error = 100 * math.sqrt(sum(share * (1 - share) for share in shares) / n_test)
+    return 2 * error, f"two standard errors on {n_test} test samples; --seeds would tell more"
 
 
 def _mean(accuracies: Sequence[float]) -> float:
