@@ -47,7 +47,7 @@ def test_the_table_holds_every_stage_all_together_and_what_they_are_compared_wit
         "1 plain, as long",
     ]
     assert all(0 <= value <= 100 for figures in rows.values() for (value,) in figures.values())
-    assert results.sentences[-1] == "Probes were asked about 64 samples: the test set."
+    assert results.sentences[-2] == "Probes were asked about 64 samples: the test set."
 
 
 def test_table_verdict_figures_and_picture_are_written(study: Study) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-SIZE = 16
+SIZE = 20
 _DIGITS = {"source": "digits", "n": 1000, "image_size": SIZE}
 
 

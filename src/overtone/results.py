@@ -237,6 +237,8 @@ def _results(
     )
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
     sentences = [*verdict(tables["linear"], comparison, counts), f"Probes were asked about {sets}."]
+    if compared and len(scores) == 1:
+        sentences.append("One seed: how far the figures scatter, --seeds 3 would show.")
     return Results(**tables, comparison=comparison, sentences=sentences)
 
 

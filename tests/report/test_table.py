@@ -121,7 +121,7 @@ def test_the_spread_of_the_noisier_side_counts() -> None:
 
 def test_with_one_seed_two_standard_errors_of_the_test_set_stand_in() -> None:
     # of a difference: 2 x sqrt((0.5 x 0.5 + 0.5 x 0.5) / 5000) = 2.0 points
-    said = "more than two standard errors on 5000 test samples; --seeds would tell more (2.0)"
+    said = "more than two standard errors on 5,000 test samples (2.0)"
     assert sentence([51.5], [48.5], [40], 5000).endswith(f"+3.0, {said}: a gain.")
     assert sentence([50.5], [49.5], [40], 5000).endswith(f"+1.0, not {said}: not a gain.")
 

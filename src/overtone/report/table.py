@@ -160,7 +160,7 @@ def _noise(result: Sequence[float], best: Sequence[float], n_test: int) -> tuple
         return max(spreads), "the spread over seeds"
     shares = [_mean(values) / 100 for values in (result, best)]
     error = 100 * math.sqrt(sum(share * (1 - share) for share in shares) / n_test)
-    return 2 * error, f"two standard errors on {n_test} test samples; --seeds would tell more"
+    return 2 * error, f"two standard errors on {n_test:,} test samples"
 
 
 def _mean(accuracies: Sequence[float]) -> float:
