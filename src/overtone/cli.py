@@ -47,7 +47,7 @@ def demo(
     seeds: Seeds = 1,
     jobs: Jobs = None,
 ) -> None:
-    """Watch stages learn what one plain encoder ignores: planted features, no download, about 3 minutes."""
+    """Watch stages learn what one plain encoder ignores: planted features, no download, about 2 minutes."""
     from overtone.demo import RECIPE
     from overtone.recipe import parse
 
