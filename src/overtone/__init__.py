@@ -46,8 +46,6 @@ _HOMES = {
     "next_partition": "clustering",
 }
 
-__all__ = [*_HOMES, "datasets"]
-
 
 def __getattr__(name: str) -> Any:
     if name == "datasets":
@@ -58,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_HOMES, "datasets"])
