@@ -14,7 +14,10 @@ HOME = Path(overtone.__file__).parent
 
 # A module imports from its own layer and those above it here, never from one below.
 LAYERS: list[set[str]] = [
-    {"errors", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress", "loggers"},
+    {
+        "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress",
+        "loggers",
+    },
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
         "checkpoints", "stages",

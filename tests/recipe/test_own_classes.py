@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from overtone import multistage
-from overtone.errors import RunError
+from overtone.encoders import build_encoder
+from overtone.errors import RecipeError, RunError
 from overtone.integration import load
 from overtone.recipe import build_parts, open_data, own_module, parse, resolved
 
@@ -40,3 +41,14 @@ def test_an_own_class_trains_and_its_run_loads_with_a_new_module_of_it(
     assert joint.encode(np.zeros((3, 12, 20, 1), np.uint8)).shape == (3, 7)
     with pytest.raises(RunError, match="pass the module"):
         load(tmp_path / "run")
+
+
+def test_an_own_class_whose_module_is_broken_ends_in_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken_network.py").write_text("class Broken(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        RecipeError, match=r"encoder\.name: 'own_broken_network:Broken' cannot be imported: SyntaxError"
+    ):
+        build_encoder("own_broken_network:Broken", trust=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -17,6 +16,7 @@ from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.errors import RecipeError
+from overtone.imports import imported
 
 _Made = TypeVar("_Made")
 
@@ -98,7 +98,11 @@ def build_module(name: str, **arguments: Any) -> nn.Module:
     Raises:
         RecipeError: It cannot be imported, or does not take the arguments.
     """
-    return _called(name, _imported(name), **arguments)
+    try:
+        made: Callable[..., nn.Module] = imported(name)
+    except RecipeError as error:
+        raise RecipeError(f"encoder.name: {error}") from None
+    return _called(name, made, **arguments)
 
 
 class _Found(NamedTuple):
@@ -165,15 +169,6 @@ def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: An
         return make(*values, **arguments)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise RecipeError(f"encoder.name={name!r} cannot be built with {arguments}: {error}") from error
-
-
-def _imported(name: str) -> Callable[..., nn.Module]:
-    path, _, attribute = name.partition(":")
-    try:
-        made: Callable[..., nn.Module] = getattr(importlib.import_module(path), attribute)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"encoder.name={name!r}: {error}; expected package.module:Class") from error
-    return made
 
 
 def _unknown(name: str, names: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ Python can be written in YAML, and nothing is described twice.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import re
@@ -22,6 +21,7 @@ from overtone import datasets, methods, views
 from overtone.contracts import Dataset
 from overtone.encoders import ENCODERS, build_encoder
 from overtone.errors import RecipeError
+from overtone.imports import imported
 from overtone.recipe.origin import Origin, Place
 
 GIVEN = "given"  # the name of what came from Python as an object
@@ -101,16 +101,10 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
 
 
 def _imported(name: str, place: Place, origin: Origin) -> Build:
-    module, _, attribute = name.partition(":")
     try:
-        found: Build = getattr(importlib.import_module(module), attribute)
-        inspect.signature(found)
-    except Exception as error:  # importing runs code of the user's, which may raise anything
-        raise origin.error(
-            place,
-            f"{name!r} cannot be imported: {type(error).__name__}: {error}. Expected package.module:Class of "
-            "a package that is installed or on PYTHONPATH.",
-        ) from None
+        found = imported(name)
+    except RecipeError as error:
+        raise origin.error(place, str(error)) from None
     if not (inspect.isclass(found) or inspect.isfunction(found)):
         raise origin.error(place, f"{name!r} is no class and no Python function.")
     return found
@@ -124,8 +118,7 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
     """
     name = component.get(kind.key)
     if not isinstance(name, str):
-        choice = ", ".join(kind.names or ("small_cnn", "torchvision:resnet18", "timm:..."))
-        raise origin.error((*place, kind.key), f"{name!r}: expected one of {choice}.")
+        raise origin.error((*place, kind.key), f"{name!r}: expected one of {', '.join(kind.names)}.")
     if name == GIVEN:
         return
     build = find(name, kind, place, origin)
