@@ -19,9 +19,10 @@ from overtone.errors import RecipeError
 from overtone.evaluation import knn
 from overtone.integration import concatenated, load
 from overtone.methods import SimCLR
-from overtone.multistage import embeddings_of, initial_encoder, run
+from overtone.multistage import initial_encoder, run
 from overtone.objectives import NTXent
 from overtone.partition import Partition
+from overtone.run_folder import embeddings_of
 from overtone.stages import StageSpec, check_stages
 from overtone.views import SeriesViews
 

@@ -13,7 +13,8 @@ import tiny
 from overtone import artifacts, interrupts, multistage
 from overtone.datasets import trifeature
 from overtone.errors import OvertoneError, RunError
-from overtone.multistage import embeddings_of, run
+from overtone.multistage import run
+from overtone.run_folder import embeddings_of
 
 
 class Sends:

@@ -11,7 +11,7 @@ from typing import Any
 from overtone.datasets import trifeature
 from overtone.encoders import build_encoder
 from overtone.methods import SimCLR
-from overtone.multistage import Parts
+from overtone.run_folder import Parts
 from overtone.stages import StageSpec
 from overtone.views import ImageViews
 

@@ -22,6 +22,7 @@ from overtone.integration import JointEncoder, load
 from overtone.progress import Bars, Silent, logging_to
 from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
+from overtone.run_folder import Parts
 from overtone.study import Study
 
 
@@ -134,7 +135,7 @@ def _parts(
     encoder: str | nn.Module | Callable[[], nn.Module],
     method: str | Callable[[nn.Module], nn.Module],
     views: Views | None,
-) -> multistage.Parts:
+) -> Parts:
     given: dict[str, Any] = {}
     made_of: dict[str, str] = {}
     if not isinstance(encoder, str):

@@ -13,68 +13,26 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from overtone import artifacts, interrupts, rng
-from overtone.clustering import next_partition
-from overtone.contracts import Dataset, Views
 from overtone.embedding import embed
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
 from overtone.integration import JointEncoder
+from overtone.levers import Levers, levers_of
 from overtone.loggers import Loggers
 from overtone.monitoring import Monitor
 from overtone.optim import build_optimizer
-from overtone.partition import Partition
 from overtone.progress import Display, Silent
+from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
 from overtone.stages import StageSpec
 from overtone.training import Pace, train
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Everything a run is made of, as objects.
-
-    Attributes:
-        dataset: What the encoders learn from.
-        test: Embedded beside it, for evaluation; never trained on.
-        views: Makes the views of a batch.
-        encoder: Stage -> a new encoder.
-        method: Encoder -> a module with `step`.
-        stages: The values of each stage.
-        seed: Every random draw of the run belongs to it.
-        normalise: How the stages are concatenated.
-        precision: "fp32" or "bf16".
-        num_workers: Processes that decode; 0 where the data set is cached.
-        device: Where to compute.
-        loggers: "tensorboard" and "wandb", beside the JSON lines that are always written.
-        content: Kept with the joint encoder, see `JointEncoder`.
-        made_of: What the objects above are made from, by name: an artifact of another making is refused.
-    """
-
-    dataset: Dataset
-    test: Dataset | None
-    views: Views
-    encoder: Callable[[int], Encoder]
-    method: Callable[[Encoder], nn.Module]
-    stages: Sequence[StageSpec]
-    seed: int = 0
-    normalise: str = "each"
-    precision: str = "fp32"
-    num_workers: int = 0
-    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    loggers: Sequence[str] = ()
-    content: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    made_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
@@ -86,49 +44,21 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
     display = display or Silent()
     with artifacts.locked(folder), interrupts.catching():
         for stage in range(len(parts.stages)):
-            partition = partition_of(parts, folder, stage)
-            train_stage(parts, folder, stage, partition, display)
+            train_stage(parts, folder, stage, levers_of(parts, folder, stage, display), display)
             embed_stage(parts, folder, stage, display)
             interrupts.raise_if_requested()
         integrate(parts, folder)
 
 
-def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
-    """The cells of a stage: samples that the stages before cannot tell apart. Stage 0 has one cell."""
-    n = len(parts.dataset)
-    if stage == 0:
-        return Partition.whole(n)
-    place, spec = stage_folder(folder, stage) / "partition", parts.stages[stage]
-    inputs = {
-        "cells": f"{spec.cells}, n_clusters={spec.n_clusters}, cell_size={spec.cell_size}, seed={parts.seed}",
-        **{f"embeddings {s}": artifacts.digest(stage_folder(folder, s) / "embeddings") for s in range(stage)},
-    }
-    if not reusable(place, inputs):
-        earlier = [
-            np.load(stage_folder(folder, s) / "partition" / "cluster_labels.npy") for s in range(1, stage)
-        ]
-        partition, labels = next_partition(
-            spec.cells,
-            [embeddings_of(folder, s) for s in range(stage)],
-            earlier,
-            n_clusters=spec.n_clusters,
-            cell_size=spec.cell_size,
-            seed=rng.derive(parts.seed, "clusters", stage),
-        )
-        with artifacts.writing(place, inputs) as beside:
-            partition.save(beside)
-            np.save(beside / "cluster_labels.npy", labels, allow_pickle=False)
-    return Partition.load(place, n)
-
-
-def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, display: Display) -> None:
-    """Trains the encoder of a stage with negatives from the anchor's own cell."""
+def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display: Display) -> None:
+    """Trains the encoder of a stage with negatives from its cells, on views that hide evidence."""
     home, spec = stage_folder(folder, stage), parts.stages[stage]
     inputs = {
         "data": parts.dataset.fingerprint,
         "seed": str(parts.seed),
         "precision": parts.precision,
-        "partition": hashlib.sha256(partition.pseudo_labels.tobytes()).hexdigest(),
+        "partition": hashlib.sha256(levers.partition.pseudo_labels.tobytes()).hexdigest(),
+        "erasing": levers.erasing,
         **parts.made_of,
         **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
     }
@@ -138,7 +68,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, di
         return
     encoder = initial_encoder(parts, folder, stage)
     if spec.epochs:
-        _train(parts, home, stage, partition, encoder, inputs, display)
+        _train(parts, home, stage, levers, encoder, inputs, display)
     with artifacts.writing(home / "encoder", inputs) as beside:
         save_encoder(encoder, beside)
     shutil.rmtree(home / "checkpoints", ignore_errors=True)  # three times the encoder's size, of no more use
@@ -148,14 +78,14 @@ def _train(
     parts: Parts,
     home: Path,
     stage: int,
-    partition: Partition,
+    levers: Levers,
     encoder: Encoder,
     inputs: Mapping[str, str],
     display: Display,
 ) -> None:
     spec = parts.stages[stage]
     sampler = CellBatchSampler(
-        partition,
+        levers.partition,
         spec.batch_size,
         seed=parts.seed,
         stage=stage,
@@ -182,10 +112,10 @@ def _train(
             method,
             optimizer,
             parts.dataset,
-            parts.views,
+            levers.views,
             sampler,
             Pace(spec.epochs, spec.warmup_epochs, parts.precision, parts.num_workers),
-            cells=partition.pseudo_labels,
+            cells=levers.partition.pseudo_labels,
             identities=np.arange(len(parts.dataset)),
             seed=parts.seed,
             stage=stage,
@@ -250,35 +180,3 @@ def integrate(parts: Parts, folder: Path) -> None:
     )
     with artifacts.writing(folder / "encoder", inputs) as beside:
         joint.save(beside)
-
-
-def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
-    """The trained encoder of a stage."""
-    with rng.seeded(parts.seed, "encoder", stage):  # it draws weights, which are then replaced
-        encoder = parts.encoder(max(stage, 1))  # stage 0's might fetch weights, which may be gone by now
-    return load_encoder(stage_folder(folder, stage) / "encoder", encoder)
-
-
-def stage_folder(folder: Path, stage: int) -> Path:
-    """Where a stage keeps its artifacts."""
-    return folder / f"stage-{stage}"
-
-
-def embeddings_of(folder: Path, stage: int, of: str = "train") -> NDArray[np.float32]:
-    """The embeddings (N, D) that a stage left behind, memory-mapped."""
-    embeddings: NDArray[np.float32] = np.load(
-        stage_folder(folder, stage) / "embeddings" / f"{of}.npy", mmap_mode="r", allow_pickle=False
-    )
-    return embeddings
-
-
-def reusable(place: Path, inputs: dict[str, str]) -> bool:
-    """Whether an artifact is there, whole, and made from these inputs.
-
-    Raises:
-        RunError: It is damaged, or was made from something else.
-    """
-    if not artifacts.is_complete(place):
-        return False
-    artifacts.require_inputs(place, artifacts.verify(place), inputs)
-    return True

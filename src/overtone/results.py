@@ -19,12 +19,12 @@ from overtone.encoders import load_encoder
 from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
 from overtone.integration import concatenated
-from overtone.multistage import embeddings_of, stage_folder
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.recipe import open_data, own_module
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, markdown_table, table_records, verdict
+from overtone.run_folder import embeddings_of, stage_folder
 from overtone.study import Study, baseline_folder
 
 logger = logging.getLogger(__name__)

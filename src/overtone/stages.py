@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from overtone.errors import RecipeError
+from overtone.granularity import Granularity
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,13 @@ class StageSpec:
         weight_decay: Of weights; norms and biases are not decayed.
         warmup_epochs: Length of the linear warm-up.
         optimizer: "adamw" or "sgd".
-        cells: What the cells of the stage are made from; see `overtone.clustering.next_partition`.
+        cells: What the cells of the stage are made from; see `overtone.clustering.next_partition`. "whole" is
+            one cell, as in stage 0.
         n_clusters: Clusters of the newest clustering; or give
-        cell_size: the samples a cell should have on average.
+        cell_size: the samples a cell should have on average; "fine" and "coarse" let the run choose, see
+            `overtone.granularity`.
+        erase: Hide from the views what earlier stages look at: a fraction of each sample; "auto" hides as
+            much as needed of the stages that cells cannot answer, often nothing; see `overtone.levers`.
         cells_per_batch: None packs whole cells into batches; 1 draws each batch from a single cell.
         min_batch_size: With `cells_per_batch=1`, the shortest batch that is kept.
         init: "scratch", the "previous" stage's encoder, or the "base": stage 0's.
@@ -40,9 +45,10 @@ class StageSpec:
     weight_decay: float = 1e-2
     warmup_epochs: float = 0.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    cells: Literal["concat", "intersect", "nested", "last"] = "concat"
+    cells: Literal["concat", "intersect", "nested", "last", "whole"] = "concat"
     n_clusters: int | None = None
-    cell_size: int | None = None
+    cell_size: int | Granularity | None = None
+    erase: Literal["auto", "off"] | float = "off"
     cells_per_batch: Literal[1] | None = None
     min_batch_size: int | None = None
     init: Literal["scratch", "previous", "base"] = "scratch"
@@ -105,16 +111,28 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
 def _cells(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]]:
     most = math.inf if n_samples is None else n_samples
     clusters, size, least = spec.n_clusters, spec.cell_size, spec.min_batch_size
+    if spec.cells == "whole":
+        unused = "none, since cells: whole is one cell"
+        return {"n_clusters": (clusters is None, unused), "cell_size": (size is None, unused)} | _erase(spec)
     if (clusters is None) == (size is None):
         return {"n_clusters": (False, "either n_clusters or cell_size (one of them, not both)")}
     return {
+        **_erase(spec),
         "n_clusters": (clusters is None or 2 <= clusters <= most, _range(most, "the samples")),
         "min_batch_size": (
             least is None or (spec.cells_per_batch == 1 and 2 <= least <= spec.batch_size),
             f"2 to batch_size ({spec.batch_size}), together with cells_per_batch: 1",
         ),
-        "cell_size": (size is None or 2 <= size <= most / 2, _range(most / 2, "half the samples")),
+        "cell_size": (
+            not isinstance(size, int) or 2 <= size <= most / 2,
+            _range(most / 2, "half the samples") + ", fine or coarse",
+        ),
     }
+
+
+def _erase(spec: StageSpec) -> dict[str, tuple[bool, str]]:
+    known = isinstance(spec.erase, str) or 0 < spec.erase < 1
+    return {"erase": (known, "auto, off, or the fraction of each sample to hide, between 0 and 1")}
 
 
 def _range(most: float, meaning: str) -> str:

@@ -30,6 +30,7 @@ PLAIN = {
     "cell_size": None,
     "cells_per_batch": None,
     "min_batch_size": None,
+    "erase": "off",
     "init": "scratch",
 }
 

@@ -15,10 +15,10 @@ from torch import nn
 from overtone.contracts import Dataset
 from overtone.encoders import FAMILIES, Encoder, build_encoder, build_module, load_weights
 from overtone.errors import OvertoneError, RecipeError
-from overtone.multistage import Parts
 from overtone.recipe.components import KINDS, Component, find, is_source
 from overtone.recipe.origin import Origin
 from overtone.recipe.schema import PRESETS, Recipe, device_name
+from overtone.run_folder import Parts
 from overtone.stages import check_stages
 
 _DATASET = ("modality", "ids", "labels", "label_names", "fingerprint", "collate", "__len__", "__getitem__")

@@ -23,14 +23,16 @@ Model = TypeVar("Model", bound=BaseModel)
 class Preset(NamedTuple):
     """What a preset decides about the later stages; they take the granularities in turn."""
 
-    granularity: tuple[dict[str, int], ...]
+    granularity: tuple[dict[str, Any], ...]
     stage: dict[str, Any]
     normalise: Literal["each", "once"]
 
 
 PRESETS = {
     # Fine cells bring out the weakest feature, coarse ones the second-strongest; a run with both gets both.
-    "overtone": Preset(({"cell_size": 30}, {"n_clusters": 10}), {"cells": "concat"}, "each"),
+    "overtone": Preset(
+        ({"cell_size": "fine"}, {"cell_size": "coarse"}), {"cells": "concat", "erase": "auto"}, "each"
+    ),
     # Zhang et al., ECCV 2024: ten clusters a stage, all stages intersected, one cell a batch.
     "paper": Preset(
         ({"n_clusters": 10},), {"cells": "intersect", "cells_per_batch": 1, "min_batch_size": 64}, "once"
@@ -75,15 +77,14 @@ class Recipe(BaseModel):
         return [self._stage_spec(number, own, origin or Origin()) for number, own in enumerate(given)]
 
     def _stage_spec(self, number: int, own: dict[str, Any], origin: Origin) -> StageSpec:
-        preset = PRESETS[self.preset]
+        preset, given = PRESETS[self.preset], {**self.train, **own}
         by_preset: dict[str, Any] = {"epochs": 20, "init": "scratch"}
         if self._starts_trained():
             by_preset |= {"init": "base", "encoder_lr_scale": PRETRAINED_LR_SCALE}
         if number:
             by_preset |= preset.stage
-            if not any(name in own or name in self.train for name in GRANULARITY):
+            if given.get("cells") != "whole" and not any(name in given for name in GRANULARITY):
                 by_preset |= preset.granularity[(number - 1) % len(preset.granularity)]
-        given = {**self.train, **own}
         values = {**by_preset, **given}
         if "min_batch_size" in by_preset and "min_batch_size" not in given:
             whole = values.get("batch_size", StageSpec.batch_size)

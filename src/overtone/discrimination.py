@@ -1,0 +1,152 @@
+"""How well an encoder tells the samples of a cell apart: what the negatives of these cells leave to learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overtone import rng
+from overtone.contracts import Address, Dataset, Views
+from overtone.embedding import evaluating, to_device
+from overtone.partition import Partition
+
+SAMPLES = 4096  # that are looked at, in whole cells
+COMPANIONS = 1024  # the most samples of one cell that are looked at
+TEMPERATURES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_BATCH = 256
+
+
+class Discrimination(NamedTuple):
+    """How two views of a sample find each other among the samples of its cell.
+
+    Attributes:
+        accuracy: Share of samples whose other view is the nearest of its cell.
+        known: Share of the cells' entropy that the encoder resolves, 1 - H(sample | view, cell) / log(cell):
+            0 where all samples of a cell look alike to it, 1 where each is told from all others.
+    """
+
+    accuracy: float
+    known: float
+
+
+def discrimination(first: Tensor, second: Tensor, cells: NDArray[np.int64]) -> Discrimination:
+    """Reads from the embeddings of two views what an encoder knows inside cells.
+
+    H(sample | view, cell) is the cross entropy of a softmax over the cell's cosines, at the temperature of
+    a fixed few at which it is smallest: InfoNCE as a bound on information (van den Oord et al., arXiv
+    1807.03748, section 2.3), with negatives from the cell alone.
+
+    Args:
+        first: (n, D) embeddings of one view of n samples.
+        second: (n, D) of another view of the same samples.
+        cells: (n,) int64. A cell of a single sample tells nothing and is left out.
+
+    Returns:
+        Both figures are nan where no cell has two samples.
+
+    >>> apart = torch.eye(4)
+    >>> discrimination(apart, apart, np.array([0, 0, 1, 1]))
+    Discrimination(accuracy=1.0, known=1.0)
+    """
+    first, second = F.normalize(first.float(), dim=1), F.normalize(second.float(), dim=1)
+    losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
+    found, samples, entropy = 0, 0, 0.0
+    for members in _members(cells):
+        cosines = first[members] @ second[members].T
+        own = torch.arange(len(members), device=cosines.device)
+        losses += torch.stack(
+            [F.cross_entropy(cosines / t, own, reduction="sum") for t in TEMPERATURES]
+        ).cpu()
+        rivals = cosines.clone().fill_diagonal_(-torch.inf).amax(dim=1)
+        found += int((cosines.diagonal() > rivals).sum())
+        samples += len(members)
+        entropy += len(members) * math.log(len(members))
+    if not samples:
+        return Discrimination(math.nan, math.nan)
+    return Discrimination(found / samples, max(0.0, 1 - float(losses.min()) / entropy))
+
+
+def _members(cells: NDArray[np.int64]) -> Iterator[Tensor]:
+    partition = Partition(cells)
+    for begin, end in zip(partition.offsets[:-1], partition.offsets[1:], strict=True):
+        if end - begin > 1:
+            yield torch.from_numpy(np.sort(partition.order[begin:end]).astype(np.int64))
+
+
+def known_inside(
+    encoders: Sequence[nn.Module],
+    dataset: Dataset,
+    views: Views,
+    partition: Partition,
+    *,
+    seed: int,
+    device: torch.device,
+) -> list[Discrimination]:
+    """What each encoder knows inside the cells of a partition, from two views of some of its cells.
+
+    Looks at whole cells in a seeded order up to `SAMPLES` samples, at no more than `COMPANIONS` of a cell.
+
+    Args:
+        encoders: Each takes a batch and gives (B, D).
+        dataset: Where the samples come from.
+        views: Makes the views; only the first two are looked at.
+        partition: The cells.
+        seed: Address of the draws, with "discrimination".
+        device: Where to compute.
+
+    Returns:
+        One `Discrimination` an encoder.
+    """
+    rows = some_cells(partition, seed)
+    pairs = _embedded(
+        encoders, dataset, views, rows, Address(rng.derive(seed, "discrimination"), 0, 0), device
+    )
+    cells = partition.pseudo_labels[rows]
+    return [discrimination(first, second, cells) for first, second in pairs]
+
+
+def some_cells(partition: Partition, seed: int) -> NDArray[np.int64]:
+    """Samples of whole cells in a seeded order, ascending: at most `SAMPLES`, and `COMPANIONS` of a cell."""
+    chosen: list[NDArray[np.int64]] = []
+    held = 0
+    order = rng.permuted(
+        np.arange(len(partition.sizes)), len(partition.sizes), rng.derive(seed, "discrimination", "cells")
+    )
+    for cell in order.tolist():
+        members = partition.order[partition.offsets[cell] : partition.offsets[cell + 1]]
+        if len(members) > COMPANIONS:
+            key = rng.derive(seed, "discrimination", "companions", cell)
+            members = members[rng.permuted(np.arange(COMPANIONS), len(members), key)]
+        if chosen and held + len(members) > SAMPLES:
+            break
+        chosen.append(members)
+        held += len(members)
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+@torch.no_grad()
+def _embedded(
+    encoders: Sequence[nn.Module],
+    dataset: Dataset,
+    views: Views,
+    rows: NDArray[np.int64],
+    address: Address,
+    device: torch.device,
+) -> list[tuple[Tensor, Tensor]]:
+    """For each encoder, the embeddings of the first and of the second view of some samples."""
+    found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in encoders]
+    for begin in range(0, len(rows), _BATCH):
+        batch = dataset.collate([dataset[row] for row in rows[begin : begin + _BATCH].tolist()])
+        made = views(to_device(batch, device), address)[:2]
+        for encoder, sides in zip(encoders, found, strict=True):
+            with evaluating(encoder):
+                for view, side in zip(made, sides, strict=True):
+                    side.append(encoder.to(device)(view).float().cpu())
+    return [(torch.cat(first), torch.cat(second)) for first, second in found]

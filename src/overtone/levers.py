@@ -1,0 +1,239 @@
+"""The two levers of a later stage: cells, from which its negatives come, and evidence, which its views hide.
+
+An earlier stage is answered by cells where they can make what it knows useless: inside fine cells of its own
+embeddings it must hardly tell samples apart. Where it still names every sample there, no choice of negatives
+helps, and the views hide what it looks at instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overtone import artifacts, rng
+from overtone.clustering import next_partition
+from overtone.contracts import Views
+from overtone.discrimination import COMPANIONS, known_inside
+from overtone.evidence import covering, saliency, strongest
+from overtone.granularity import FINE, candidates, chosen
+from overtone.partition import Partition
+from overtone.progress import Display
+from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stage_folder
+from overtone.views.erasing import ErasingViews, Units, bank_of
+
+logger = logging.getLogger(__name__)
+
+NAMES_SAMPLES = 0.5  # known inside its own fine cells: from here on, cells do not help against a stage
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)  # of a stage's saliency that is hidden: the first that suffices
+HIDDEN = 0.005  # what the stage may still know among random samples; a new encoder makes more of the rest
+
+
+class Levers(NamedTuple):
+    """What a stage is trained with.
+
+    Attributes:
+        partition: Its cells.
+        views: Its views; they hide evidence where the stage erases.
+        erasing: Digest of what is hidden; empty where nothing is.
+    """
+
+    partition: Partition
+    views: Views
+    erasing: str = ""
+
+
+def levers_of(parts: Parts, folder: Path, stage: int, display: Display) -> Levers:
+    """The cells and the views of a stage, from what the stages before it left in the run folder.
+
+    Stage 0 has one cell and hides nothing.
+    """
+    if stage == 0:
+        return Levers(Partition.whole(len(parts.dataset)), parts.views)
+    hidden = _hidden_stages(parts, folder, stage)
+    views, erasing = parts.views, ""
+    if hidden:
+        views = _erasing_views(parts, folder, stage, hidden, display)
+        erasing = artifacts.digest(stage_folder(folder, stage) / "erasing")
+    automatic = parts.stages[stage].erase == "auto"
+    answered = [earlier for earlier in range(stage) if not (automatic and earlier in hidden)]
+    return Levers(_partition(parts, folder, stage, answered, views), views, erasing)
+
+
+def _hidden_stages(parts: Parts, folder: Path, stage: int) -> list[int]:
+    erase = parts.stages[stage].erase
+    if erase == "off":
+        return []
+    if erase != "auto":
+        return list(range(stage))
+    return [earlier for earlier in range(stage) if known_in_own_cells(parts, folder, earlier) > NAMES_SAMPLES]
+
+
+def known_in_own_cells(parts: Parts, folder: Path, stage: int) -> float:
+    """What a stage knows inside fine cells of its own embeddings; kept in the run folder.
+
+    See `Discrimination.known`: near 1, it names every sample.
+    """
+    place = stage_folder(folder, stage) / "discrimination"
+    inputs = {
+        "embeddings": artifacts.digest(stage_folder(folder, stage) / "embeddings"),
+        "views": parts.made_of.get("views", ""),
+    }
+    if not reusable(place, inputs):
+        seed = rng.derive(parts.seed, "own cells", stage)
+        size = min(FINE, len(parts.dataset) / 2)
+        cells, _ = next_partition("concat", [embeddings_of(folder, stage)], cell_size=size, seed=seed)
+        (found,) = known_inside(
+            [load_stage(parts, folder, stage)],
+            parts.dataset,
+            parts.views,
+            cells,
+            seed=seed,
+            device=parts.device,
+        )
+        with artifacts.writing(place, inputs) as beside:
+            artifacts.write_json(beside / "discrimination.json", {"cell_size": size, **found._asdict()})
+    known: float = artifacts.read_json(place / "discrimination.json")["known"]
+    return known
+
+
+def _partition(parts: Parts, folder: Path, stage: int, answered: Sequence[int], views: Views) -> Partition:
+    """The cells of a later stage: samples that the stages it answers by cells cannot tell apart."""
+    n, spec = len(parts.dataset), parts.stages[stage]
+    if spec.cells == "whole" or not answered:
+        return Partition.whole(n)
+    place = stage_folder(folder, stage) / "partition"
+    inputs = {
+        "cells": f"{spec.cells}, n_clusters={spec.n_clusters}, cell_size={spec.cell_size}, seed={parts.seed}",
+        **{f"embeddings {s}": artifacts.digest(stage_folder(folder, s) / "embeddings") for s in answered},
+    }
+    if not reusable(place, inputs):
+        embeddings = [embeddings_of(folder, earlier) for earlier in answered]
+        labels = [
+            np.load(stage_folder(folder, s + 1) / "partition" / "cluster_labels.npy") for s in answered[:-1]
+        ]
+        made = partial(
+            next_partition, spec.cells, embeddings, labels, seed=rng.derive(parts.seed, "clusters", stage)
+        )
+        choice: dict[str, Any] = {"answers": list(answered), "cell_size": spec.cell_size}
+        if isinstance(spec.cell_size, str):
+            encoders = [load_stage(parts, folder, earlier) for earlier in answered]
+
+            def known(size: int) -> float:
+                cells, _ = made(cell_size=size)
+                inside = known_inside(
+                    encoders, parts.dataset, views, cells, seed=parts.seed, device=parts.device
+                )
+                return max(stage.known for stage in inside)
+
+            size, measured = chosen(candidates(spec.cell_size, n), known)
+            choice |= {"cell_size": size, "known": {str(tried): value for tried, value in measured.items()}}
+            logger.info("stage %d: %s", stage, _sentence(spec.cell_size, size, measured))
+            partition, newest = made(cell_size=size)
+        else:
+            partition, newest = made(cell_size=spec.cell_size, n_clusters=spec.n_clusters)
+        with artifacts.writing(place, inputs) as beside:
+            partition.save(beside)
+            np.save(beside / "cluster_labels.npy", newest, allow_pickle=False)
+            artifacts.write_json(beside / "choice.json", choice)
+    return Partition.load(place, n)
+
+
+def _sentence(granularity: str, size: int, measured: dict[int, float]) -> str:
+    tried = ", ".join(f"{known:.0%} at {tried}" for tried, known in measured.items())
+    return f"{granularity} cells of {size}: inside them earlier stages know {tried} samples a cell"
+
+
+def _erasing_views(
+    parts: Parts, folder: Path, stage: int, hidden: Sequence[int], display: Display
+) -> ErasingViews:
+    """Views that hide what some stages look at; which units of each sample is kept in the run folder."""
+    erase = parts.stages[stage].erase
+    maps = [saliency_of(parts, folder, earlier, display) for earlier in hidden]
+    place = stage_folder(folder, stage) / "erasing"
+    inputs = {"erase": str(erase), "seed": str(parts.seed)} | {
+        f"saliency {s}": artifacts.digest(stage_folder(folder, s) / "saliency") for s in hidden
+    }
+    units = units_of(parts)
+    made = partial(
+        ErasingViews, parts.views, dataset=parts.dataset, units=units, seed=rng.derive(parts.seed, "erasing")
+    )
+    if not reusable(place, inputs):
+        choice: dict[str, Any] = {"hides": list(hidden), "side": units.side}
+        if erase == "auto":
+            marked, measured = _sufficient(parts, folder, hidden, maps, made)
+            choice["known"] = measured
+        else:
+            marked = strongest(np.mean(maps, axis=0), float(erase))
+        choice["fraction"] = float(marked.mean())
+        logger.info(
+            "stage %d: views hide %.0f %% of a sample (%.0f-%.0f %%), what stage %s looks at",
+            stage,
+            100 * marked.mean(),
+            *(100 * np.quantile(marked.mean(axis=1), (0.05, 0.95))),
+            " and ".join(map(str, hidden)),
+        )
+        with artifacts.writing(place, inputs) as beside:
+            np.save(beside / "marked.npy", marked, allow_pickle=False)
+            artifacts.write_json(beside / "choice.json", choice)
+    return made(np.load(place / "marked.npy", mmap_mode="r", allow_pickle=False))
+
+
+def _sufficient(
+    parts: Parts, folder: Path, hidden: Sequence[int], maps: Sequence[NDArray[np.float32]], made: Any
+) -> tuple[NDArray[np.bool_], dict[str, float]]:
+    """The smallest share of their saliency without which the hidden stages know nothing any more."""
+    n = len(parts.dataset)
+    groups = Partition(
+        rng.permuted(np.arange(n), n, rng.derive(parts.seed, "erasing", "groups")) // COMPANIONS
+    )
+    encoders = [load_stage(parts, folder, earlier) for earlier in hidden]
+    measured: dict[str, float] = {}
+    for share in SHARES:
+        marked = np.logical_or.reduce([covering(each, share) for each in maps])
+        inside = known_inside(
+            encoders, parts.dataset, made(marked), groups, seed=parts.seed, device=parts.device
+        )
+        measured[str(share)] = max(stage.known for stage in inside)
+        if measured[str(share)] <= HIDDEN:
+            break
+    else:
+        logger.warning(
+            "stage %s still tells samples apart with %.0f %% of its saliency hidden; the next may learn the same",
+            " and ".join(map(str, hidden)),
+            100 * share,
+        )
+    return marked, measured
+
+
+def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDArray[np.float32]:
+    """(N, U) what a stage looks at in each training sample; computed once and kept in the run folder."""
+    place = stage_folder(folder, stage) / "saliency"
+    inputs = {
+        "encoder": artifacts.digest(stage_folder(folder, stage) / "encoder"),
+        "embeddings": artifacts.digest(stage_folder(folder, stage) / "embeddings"),
+    }
+    if not reusable(place, inputs):
+        found = saliency(
+            load_stage(parts, folder, stage),
+            parts.dataset,
+            embeddings_of(folder, stage),
+            units_of(parts),
+            seed=parts.seed,
+            device=parts.device,
+            progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
+        )
+        with artifacts.writing(place, inputs) as beside:
+            np.save(beside / "saliency.npy", found.astype(np.float16), allow_pickle=False)
+    kept: NDArray[np.float32] = np.load(place / "saliency.npy", allow_pickle=False).astype(np.float32)
+    return kept
+
+
+def units_of(parts: Parts) -> Units:
+    """What is hidden as one in the data of a run."""
+    return Units.of(bank_of(parts.dataset, parts.seed)[parts.dataset.modality])

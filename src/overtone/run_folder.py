@@ -1,0 +1,87 @@
+"""What a run is made of, and where its folder keeps what the stages leave behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from overtone import artifacts, rng
+from overtone.contracts import Dataset, Views
+from overtone.encoders import Encoder, load_encoder
+from overtone.stages import StageSpec
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of, as objects.
+
+    Attributes:
+        dataset: What the encoders learn from.
+        test: Embedded beside it, for evaluation; never trained on.
+        views: Makes the views of a batch.
+        encoder: Stage -> a new encoder.
+        method: Encoder -> a module with `step`.
+        stages: The values of each stage.
+        seed: Every random draw of the run belongs to it.
+        normalise: How the stages are concatenated.
+        precision: "fp32" or "bf16".
+        num_workers: Processes that decode; 0 where the data set is cached.
+        device: Where to compute.
+        loggers: "tensorboard" and "wandb", beside the JSON lines that are always written.
+        content: Kept with the joint encoder, see `JointEncoder`.
+        made_of: What the objects above are made from, by name: an artifact of another making is refused.
+    """
+
+    dataset: Dataset
+    test: Dataset | None
+    views: Views
+    encoder: Callable[[int], Encoder]
+    method: Callable[[Encoder], nn.Module]
+    stages: Sequence[StageSpec]
+    seed: int = 0
+    normalise: str = "each"
+    precision: str = "fp32"
+    num_workers: int = 0
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    loggers: Sequence[str] = ()
+    content: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    made_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
+    """The trained encoder of a stage."""
+    with rng.seeded(parts.seed, "encoder", stage):  # it draws weights, which are then replaced
+        encoder = parts.encoder(max(stage, 1))  # stage 0's might fetch weights, which may be gone by now
+    return load_encoder(stage_folder(folder, stage) / "encoder", encoder)
+
+
+def stage_folder(folder: Path, stage: int) -> Path:
+    """Where a stage keeps its artifacts."""
+    return folder / f"stage-{stage}"
+
+
+def embeddings_of(folder: Path, stage: int, of: str = "train") -> NDArray[np.float32]:
+    """The embeddings (N, D) that a stage left behind, memory-mapped."""
+    embeddings: NDArray[np.float32] = np.load(
+        stage_folder(folder, stage) / "embeddings" / f"{of}.npy", mmap_mode="r", allow_pickle=False
+    )
+    return embeddings
+
+
+def reusable(place: Path, inputs: dict[str, str]) -> bool:
+    """Whether an artifact is there, whole, and made from these inputs.
+
+    Raises:
+        RunError: It is damaged, or was made from something else.
+    """
+    if not artifacts.is_complete(place):
+        return False
+    artifacts.require_inputs(place, artifacts.verify(place), inputs)
+    return True

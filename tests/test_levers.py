@@ -1,0 +1,117 @@
+"""A stage 0 that is given, not trained, so that what it knows is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from overtone import artifacts
+from overtone.datasets import arrays
+from overtone.encoders import as_encoder
+from overtone.levers import levers_of
+from overtone.multistage import run
+from overtone.progress import Silent
+from overtone.run_folder import Parts
+from overtone.stages import StageSpec
+from overtone.views import ImageViews
+from overtone.views.erasing import ErasingViews
+
+N = 240
+GIVEN = dataclasses.replace(tiny.FIRST, epochs=0)
+
+
+class Left(nn.Module):
+    """Sees the left half of a picture, as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, :, :8].flatten(1) * self.scale
+
+
+def _pictures(different: int) -> np.ndarray:
+    """8 x 16 pixels; the left halves are `different` pictures, the right halves all differ."""
+    draw = np.random.default_rng(0)
+    left = draw.integers(0, 256, (different, 3, 8, 8), dtype=np.uint8)[np.arange(N) % different]
+    return np.concatenate([left, draw.integers(0, 256, (N, 3, 8, 8), dtype=np.uint8)], axis=3)
+
+
+def _parts(different: int, **second: Any) -> Parts:
+    dataset = arrays(_pictures(different))
+    example = dataset.collate([dataset[0], dataset[1]])
+    spec = StageSpec(**{"epochs": 0, "batch_size": 32, "erase": "auto", "cell_size": "fine", **second})
+    return tiny.parts(
+        dataset=dataset,
+        views=ImageViews(region=(0, 8, 8, 8)),  # the left half is the same in both views
+        encoder=lambda stage: as_encoder(Left(), "image", example=example),
+        stages=[GIVEN, spec],
+    )
+
+
+def test_what_names_every_sample_is_hidden_and_cells_are_left_alone(tmp_path: Path) -> None:
+    parts = _parts(N)
+    run(parts, tmp_path)
+    levers = levers_of(parts, tmp_path, 1, Silent())
+    assert isinstance(levers.views, ErasingViews) and len(levers.partition.sizes) == 1
+    marked = levers.views.marked.reshape(N, 2, 4)
+    assert marked[:, :, 2:].sum() == 0 and marked[:, :, :2].mean() > 0.9
+    choice = artifacts.read_json(tmp_path / "stage-1" / "erasing" / "choice.json")
+    assert choice["hides"] == [0] and list(choice["known"].values())[-1] < 0.05
+    assert artifacts.read_json(tmp_path / "stage-0" / "discrimination" / "discrimination.json")["known"] > 0.9
+
+
+def test_what_few_values_share_is_answered_by_cells_and_nothing_is_hidden(tmp_path: Path) -> None:
+    parts = _parts(6)
+    run(parts, tmp_path)
+    levers = levers_of(parts, tmp_path, 1, Silent())
+    assert levers.views is parts.views and levers.erasing == ""
+    left = np.arange(N) % 6
+    cells = levers.partition.pseudo_labels
+    assert all(len(np.unique(left[cells == cell])) == 1 for cell in np.unique(cells))
+    assert not (tmp_path / "stage-0" / "saliency").exists()
+
+
+def test_coarse_cells_are_as_large_as_what_is_known_allows(tmp_path: Path) -> None:
+    """Six pictures of 40 samples: cells of 80 would leave them to be told apart, cells of 30 do not."""
+    parts = _parts(6, cell_size="coarse")
+    run(parts, tmp_path)
+    choice = artifacts.read_json(tmp_path / "stage-1" / "partition" / "choice.json")
+    assert choice["cell_size"] == 30 and max(choice["known"].values()) < 0.25
+
+
+def test_a_fraction_hides_as_much_of_every_sample_and_goes_together_with_cells(tmp_path: Path) -> None:
+    parts = _parts(6, erase=0.25, cell_size=20)
+    run(parts, tmp_path)
+    levers = levers_of(parts, tmp_path, 1, Silent())
+    assert isinstance(levers.views, ErasingViews)
+    assert np.all(levers.views.marked.sum(1) == 2) and len(levers.partition.sizes) > 1
+
+
+def test_whole_cells_and_a_fraction_are_erasing_alone(tmp_path: Path) -> None:
+    parts = _parts(6, erase=0.25, cell_size=None, cells="whole")
+    run(parts, tmp_path)
+    assert len(levers_of(parts, tmp_path, 1, Silent()).partition.sizes) == 1
+
+
+def test_a_run_that_erases_comes_out_the_same_twice_and_resumes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(_parts(N, epochs=1), tmp_path / name)
+    assert tiny.artifacts_of(tmp_path / "one") == tiny.artifacts_of(tmp_path / "two")
+    before = tiny.contents(tmp_path / "one")
+    run(_parts(N, epochs=1), tmp_path / "one")
+    assert tiny.contents(tmp_path / "one") == before
+
+
+@pytest.mark.parametrize("known", ["discrimination", "saliency", "erasing"])
+def test_what_a_stage_was_given_is_sealed(tmp_path: Path, known: str) -> None:
+    run(_parts(N), tmp_path)
+    assert len(list(tmp_path.glob(f"stage-*/{known}/manifest.json"))) == 1
