@@ -56,7 +56,8 @@ def test_what_is_known_falls_as_the_views_differ_and_is_nothing_for_unrelated_on
         discrimination(first, first + noise * torch.randn(300, 16, generator=draw), cells).known
         for noise in (0.1, 1.0, 2.0)
     ]
-    assert known[0] > 0.99 and known == sorted(known, reverse=True)
+    assert known[0] > 0.99
+    assert known == sorted(known, reverse=True)
     assert discrimination(first, torch.randn(300, 16, generator=draw), cells).known < 0.02
 
 
@@ -117,5 +118,7 @@ def test_an_encoder_knows_what_the_views_leave_of_what_it_sees() -> None:
         seed=0,
         device=torch.device("cpu"),
     )
-    assert left.accuracy == 1.0 and left.known > 0.99
-    assert right.accuracy < 0.2 and right.known < 0.1
+    assert left.accuracy == 1.0
+    assert left.known > 0.99
+    assert right.accuracy < 0.2
+    assert right.known < 0.1

@@ -39,7 +39,8 @@ def test_all_saliency_lies_on_the_patch_that_the_encoder_sees() -> None:
         _Corner(), arrays(_pictures()), np.ones((30, 5), np.float32), Units(4), seed=0, device=CPU
     )
     assert found.shape == (30, 6)
-    assert np.allclose(found[:, 0], 1, atol=1e-6) and np.all(found[:, 1:] == 0)
+    assert np.allclose(found[:, 0], 1, atol=1e-6)
+    assert np.all(found[:, 1:] == 0)
 
 
 def test_saliency_is_the_first_order_change_when_a_value_shows_the_average_instead() -> None:
@@ -77,7 +78,8 @@ def test_series_of_different_lengths_have_no_saliency_beyond_their_end() -> None
     found = saliency(encoder, dataset, np.ones((20, 128), np.float32), units, seed=0, device=CPU)
     for row in range(20):
         ends = -(-len(dataset[row]["series"]) // units.side)
-        assert found[row].sum() == pytest.approx(1, abs=1e-5) and np.all(found[row, ends:] == 0)
+        assert found[row].sum() == pytest.approx(1, abs=1e-5)
+        assert np.all(found[row, ends:] == 0)
 
 
 class _Words:
@@ -129,7 +131,8 @@ def test_covering_takes_the_fewest_units_that_hold_the_share(share: float) -> No
     for row, marked in zip(drawn, covering(drawn, share), strict=True):
         total, taken = row.sum(), sorted(row, reverse=True)
         fewest = next(k for k in range(10) if sum(taken[:k]) >= share * total - 1e-6)
-        assert marked.sum() == fewest and row[marked].sum() >= share * total - 1e-5
+        assert marked.sum() == fewest
+        assert row[marked].sum() >= share * total - 1e-5
 
 
 def test_strongest_takes_as_many_units_of_every_sample() -> None:

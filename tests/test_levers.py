@@ -61,11 +61,14 @@ def test_what_names_every_sample_is_hidden_and_cells_are_left_alone(tmp_path: Pa
     parts = _parts(N)
     run(parts, tmp_path)
     levers = levers_of(parts, tmp_path, 1, Silent())
-    assert isinstance(levers.views, ErasingViews) and len(levers.partition.sizes) == 1
+    assert isinstance(levers.views, ErasingViews)
+    assert len(levers.partition.sizes) == 1
     marked = levers.views.marked.reshape(N, 2, 4)
-    assert marked[:, :, 2:].sum() == 0 and marked[:, :, :2].mean() > 0.9
+    assert marked[:, :, 2:].sum() == 0
+    assert marked[:, :, :2].mean() > 0.9
     choice = artifacts.read_json(tmp_path / "stage-1" / "erasing" / "choice.json")
-    assert choice["hides"] == [0] and list(choice["known"].values())[-1] < 0.05
+    assert choice["hides"] == [0]
+    assert list(choice["known"].values())[-1] < 0.05
     assert artifacts.read_json(tmp_path / "stage-0" / "discrimination" / "discrimination.json")["known"] > 0.9
 
 
@@ -73,7 +76,8 @@ def test_what_few_values_share_is_answered_by_cells_and_nothing_is_hidden(tmp_pa
     parts = _parts(6)
     run(parts, tmp_path)
     levers = levers_of(parts, tmp_path, 1, Silent())
-    assert levers.views is parts.views and levers.erasing == ""
+    assert levers.views is parts.views
+    assert levers.erasing == ""
     left = np.arange(N) % 6
     cells = levers.partition.pseudo_labels
     assert all(len(np.unique(left[cells == cell])) == 1 for cell in np.unique(cells))
@@ -85,7 +89,8 @@ def test_coarse_cells_are_as_large_as_what_is_known_allows(tmp_path: Path) -> No
     parts = _parts(6, cell_size="coarse")
     run(parts, tmp_path)
     choice = artifacts.read_json(tmp_path / "stage-1" / "partition" / "choice.json")
-    assert choice["cell_size"] == 30 and max(choice["known"].values()) < 0.25
+    assert choice["cell_size"] == 30
+    assert max(choice["known"].values()) < 0.25
 
 
 def test_a_fraction_hides_as_much_of_every_sample_and_goes_together_with_cells(tmp_path: Path) -> None:
@@ -93,7 +98,8 @@ def test_a_fraction_hides_as_much_of_every_sample_and_goes_together_with_cells(t
     run(parts, tmp_path)
     levers = levers_of(parts, tmp_path, 1, Silent())
     assert isinstance(levers.views, ErasingViews)
-    assert np.all(levers.views.marked.sum(1) == 2) and len(levers.partition.sizes) > 1
+    assert np.all(levers.views.marked.sum(1) == 2)
+    assert len(levers.partition.sizes) > 1
 
 
 def test_whole_cells_and_a_fraction_are_erasing_alone(tmp_path: Path) -> None:

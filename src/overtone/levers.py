@@ -204,7 +204,7 @@ def _sufficient(
             break
     else:
         logger.warning(
-            "stage %s still tells samples apart with %.0f %% of its saliency hidden; the next may learn the same",
+            "stage %s tells samples apart even with %.0f %% of its saliency hidden; the next may learn the same",
             " and ".join(map(str, hidden)),
             100 * share,
         )

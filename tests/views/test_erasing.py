@@ -88,5 +88,6 @@ def test_units_are_patches_stretches_columns_and_tokens() -> None:
 def test_the_bank_is_a_seeded_draw_of_different_samples() -> None:
     dataset = trifeature(400, image_size=16)
     index = bank_of(dataset, 1)["index"]
-    assert len(index.unique()) == BANK and torch.equal(index, bank_of(dataset, 1)["index"])
+    assert len(index.unique()) == BANK
+    assert torch.equal(index, bank_of(dataset, 1)["index"])
     assert not torch.equal(index, bank_of(dataset, 2)["index"])
