@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from overtone import artifacts, rng
 from overtone.clustering import next_partition
-from overtone.contracts import Views
+from overtone.contracts import Dataset, Views
 from overtone.discrimination import COMPANIONS, known_inside
 from overtone.evidence import covering, saliency, strongest
 from overtone.granularity import FINE, candidates, chosen
@@ -159,14 +159,10 @@ def _erasing_views(
     inputs = {"erase": str(erase), "seed": str(parts.seed)} | {
         f"saliency {s}": artifacts.digest(stage_folder(folder, s) / "saliency") for s in hidden
     }
-    units = units_of(parts)
-    made = partial(
-        ErasingViews, parts.views, dataset=parts.dataset, units=units, seed=rng.derive(parts.seed, "erasing")
-    )
     if not reusable(place, inputs):
-        choice: dict[str, Any] = {"hides": list(hidden), "side": units.side}
+        choice: dict[str, Any] = {"hides": list(hidden)}
         if erase == "auto":
-            marked, measured = _sufficient(parts, folder, hidden, maps, made)
+            marked, measured = _sufficient(parts, folder, hidden, maps)
             choice["known"] = measured
         else:
             marked = strongest(np.mean(maps, axis=0), float(erase))
@@ -181,11 +177,11 @@ def _erasing_views(
         with artifacts.writing(place, inputs) as beside:
             np.save(beside / "marked.npy", marked, allow_pickle=False)
             artifacts.write_json(beside / "choice.json", choice)
-    return made(np.load(place / "marked.npy", mmap_mode="r", allow_pickle=False))
+    return kept_erasing(folder, stage, parts.views, parts.dataset, parts.seed)
 
 
 def _sufficient(
-    parts: Parts, folder: Path, hidden: Sequence[int], maps: Sequence[NDArray[np.float32]], made: Any
+    parts: Parts, folder: Path, hidden: Sequence[int], maps: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.bool_], dict[str, float]]:
     """The smallest share of their saliency without which the hidden stages know nothing any more."""
     n = len(parts.dataset)
@@ -196,15 +192,14 @@ def _sufficient(
     measured: dict[str, float] = {}
     for share in SHARES:
         marked = np.logical_or.reduce([covering(each, share) for each in maps])
-        inside = known_inside(
-            encoders, parts.dataset, made(marked), groups, seed=parts.seed, device=parts.device
-        )
+        views = _erasing(parts.views, parts.dataset, parts.seed, marked)
+        inside = known_inside(encoders, parts.dataset, views, groups, seed=parts.seed, device=parts.device)
         measured[str(share)] = max(stage.known for stage in inside)
         if measured[str(share)] <= HIDDEN:
             break
     else:
         logger.warning(
-            "stage %s tells samples apart even with %.0f %% of its saliency hidden; the next may learn the same",
+            "stage %s tells samples apart with %.0f %% of its saliency hidden; the next may learn the same",
             " and ".join(map(str, hidden)),
             100 * share,
         )
@@ -223,17 +218,41 @@ def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDA
             load_stage(parts, folder, stage),
             parts.dataset,
             embeddings_of(folder, stage),
-            units_of(parts),
+            units_of(parts.dataset),
             seed=parts.seed,
             device=parts.device,
             progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
         )
         with artifacts.writing(place, inputs) as beside:
             np.save(beside / "saliency.npy", found.astype(np.float16), allow_pickle=False)
-    kept: NDArray[np.float32] = np.load(place / "saliency.npy", allow_pickle=False).astype(np.float32)
+    return kept_saliency(folder, stage)
+
+
+def kept_saliency(folder: Path, stage: int) -> NDArray[np.float32]:
+    """(N, U) what a stage looks at, as a run folder keeps it."""
+    place = stage_folder(folder, stage) / "saliency" / "saliency.npy"
+    kept: NDArray[np.float32] = np.load(place, allow_pickle=False).astype(np.float32)
     return kept
 
 
-def units_of(parts: Parts) -> Units:
-    """What is hidden as one in the data of a run."""
-    return Units.of(bank_of(parts.dataset, parts.seed)[parts.dataset.modality])
+def kept_erasing(folder: Path, stage: int, views: Views, dataset: Dataset, seed: int) -> ErasingViews:
+    """The views of a stage that erases, from what its run folder keeps."""
+    place = stage_folder(folder, stage) / "erasing"
+    marked = np.load(place / "marked.npy", mmap_mode="r", allow_pickle=False)
+    return _erasing(views, dataset, seed, marked)
+
+
+def hidden_stages(folder: Path, stage: int) -> list[int]:
+    """The earlier stages whose evidence a stage hides, from its run folder."""
+    choice = artifacts.read_json(stage_folder(folder, stage) / "erasing" / "choice.json")
+    hides: list[int] = choice["hides"]
+    return hides
+
+
+def _erasing(views: Views, dataset: Dataset, seed: int, marked: NDArray[np.bool_]) -> ErasingViews:
+    return ErasingViews(views, marked, dataset, units_of(dataset), seed=seed)
+
+
+def units_of(dataset: Dataset) -> Units:
+    """What is hidden as one in these data."""
+    return Units.of(bank_of(dataset, 0)[dataset.modality])

@@ -19,9 +19,11 @@ from overtone.encoders import load_encoder
 from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
 from overtone.integration import concatenated
+from overtone.levers import hidden_stages, kept_erasing, kept_saliency
 from overtone.partition import Partition
 from overtone.progress import Display
-from overtone.recipe import open_data, own_module
+from overtone.recipe import Recipe, open_data, own_module
+from overtone.report.erased import erased_sheet
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, markdown_table, table_records, verdict
 from overtone.run_folder import embeddings_of, stage_folder
@@ -80,7 +82,7 @@ Reader = Callable[[Path, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 def evaluate_study(study: Study) -> Results | None:
-    """Probes everything that a study trained, and writes `results.json`, `table.md` and `cells.png`.
+    """Probes everything that a study trained; writes `results.json`, `table.md` and pictures of the levers.
 
     Returns:
         None where no attribute has labels.
@@ -90,7 +92,7 @@ def evaluate_study(study: Study) -> Results | None:
     """
     _require_finished(study)
     dataset, test = open_data(study.recipe, cache_dir=study.cache)
-    write_gallery(study.home(0), dataset, len(study.recipe.stage_specs()))
+    write_pictures(study.home(0), dataset, study.recipe)
     sets = probe_sets(dataset, test)
     results = _read(study, sets, partial(embeddings_kept, sets))
     if results is not None:
@@ -202,18 +204,33 @@ def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
     )
 
 
-def write_gallery(home: Path, dataset: Dataset, n_stages: int) -> None:
-    """Writes `cells.png`, some cells that stage 0 left for stage 1, and says what they have in common."""
-    if n_stages < 2:
-        return
-    partition = Partition.load(home / "stage-1" / "partition", len(dataset))
-    logger.info(purity_sentence(0, cell_purity(partition, dataset.labels)))
-    if dataset.modality != "image":
-        logger.info("no picture of the cells: the samples are not images.")
-        return
-    title = "Cells of stage 0: a row shows samples that it cannot tell apart"
-    cell_gallery(dataset, partition, title=title).save(home / "cells.png")
-    logger.info("%s: what the cells of stage 0 have in common, in pictures.", home / "cells.png")
+def write_pictures(home: Path, dataset: Dataset, recipe: Recipe) -> None:
+    """Writes what later stages were given: `cells.png`, the first cells; `erased-K.png` where K erases."""
+    stages = range(1, len(recipe.stage_specs()))
+    with_cells = [stage for stage in stages if (stage_folder(home, stage) / "partition").exists()]
+    if dataset.modality != "image" and stages:
+        logger.info("no pictures of cells and evidence: the samples are not images.")
+    for stage in with_cells[:1]:
+        partition = Partition.load(stage_folder(home, stage) / "partition", len(dataset))
+        logger.info(purity_sentence(stage - 1, cell_purity(partition, dataset.labels)))
+        if dataset.modality == "image":
+            title = f"Cells of stage {stage - 1}: a row shows samples that it cannot tell apart"
+            cell_gallery(dataset, partition, title=title).save(home / "cells.png")
+            logger.info("%s: what the cells have in common, in pictures.", home / "cells.png")
+    for stage in stages:
+        if dataset.modality == "image" and (stage_folder(home, stage) / "erasing").exists():
+            _write_erased(home, stage, dataset, recipe.seed)
+
+
+def _write_erased(home: Path, stage: int, dataset: Dataset, seed: int) -> None:
+    hides = hidden_stages(home, stage)
+    place = home / f"erased-{stage}.png"
+    looked_at = np.mean([kept_saliency(home, earlier) for earlier in hides], axis=0)
+    named = " and ".join(map(str, hides))
+    title = f"What stage {named} looks at, and what the views of stage {stage} hide of it"
+    erasing = kept_erasing(home, stage, lambda batch, address: [batch, batch], dataset, seed)
+    erased_sheet(dataset, looked_at, erasing, title=title).save(place)
+    logger.info("%s: what was hidden from stage %d, in pictures.", place, stage)
 
 
 def _results(

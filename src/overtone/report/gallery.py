@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
 from overtone.contracts import Dataset
 from overtone.errors import DataError, RecipeError
 from overtone.partition import Partition
 from overtone.report import printable
+from overtone.report.sheet import picture, sheet
 from overtone.rng import keys
-from overtone.views.pixels import unit_floats
-
-_TILE = 96
-_GAP, _MARGIN = 8, 16
-_FONT, _TITLE_FONT = 14, 20
-_INK, _QUIET = (25, 25, 25), (110, 110, 110)
 
 
 class Purity(NamedTuple):
@@ -76,10 +69,10 @@ def cell_gallery(
     chosen = gallery_cells(partition, n_cells)
     texts = [_text(dataset, partition, cell, (captions or {}).get(cell)) for cell in chosen]
     rows = [
-        [_picture(dataset[i][dataset.modality], scale) for i in gallery_samples(partition, cell, n_images)]
+        [picture(dataset[i][dataset.modality], scale) for i in gallery_samples(partition, cell, n_images)]
         for cell in chosen
     ]
-    return _sheet(printable(title, 120), texts, rows)
+    return sheet(printable(title, 120), texts, rows)
 
 
 def gallery_cells(partition: Partition, n_cells: int) -> list[int]:
@@ -183,39 +176,3 @@ def _text(dataset: Dataset, partition: Partition, cell: int, caption: str | None
             share = 100 * counts.max() / len(known)
             lines.append(f"{printable(attribute, 16)} {printable(str(name), 20)} ({share:.0f} %)")
     return lines if caption is None else [*lines, printable(caption)]
-
-
-def _picture(image: Tensor, scale: int | None) -> Image.Image:
-    shown = unit_floats(image[None])[0].nan_to_num().clamp(0, 1)
-    shown = shown[:3] if len(shown) >= 3 else shown.mean(dim=0, keepdim=True).expand(3, -1, -1)
-    pixels = (shown * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(pixels)
-    factor = scale or max(1, _TILE // max(picture.size))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    if scale is None:
-        picture.thumbnail((_TILE, _TILE), Image.Resampling.LANCZOS)
-    return picture
-
-
-def _sheet(title: str, texts: Sequence[list[str]], rows: Sequence[list[Image.Image]]) -> Image.Image:
-    font, large = ImageFont.load_default(_FONT), ImageFont.load_default(_TITLE_FONT)
-    line = _FONT + 5
-    widths = [max(row[i].width for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    heights = [max(line * len(t), *(p.height for p in row)) for t, row in zip(texts, rows, strict=True)]
-    left = round(max(font.getlength(t) for text in texts for t in text)) + 2 * _MARGIN
-    top = _MARGIN + (_TITLE_FONT + _MARGIN if title else 0)
-    width = max(left + sum(widths) + _GAP * (len(widths) - 1), round(large.getlength(title)) + _MARGIN)
-    sheet = Image.new(
-        "RGB", (width + _MARGIN, top + sum(heights) + 2 * _GAP * (len(rows) - 1) + _MARGIN), "white"
-    )
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, _INK, large)
-    for text, row, height in zip(texts, rows, heights, strict=True):
-        for number, words in enumerate(text):
-            draw.text((_MARGIN, top + line * number), words, _QUIET if number else _INK, font)
-        x = left
-        for picture, column in zip(row, widths, strict=False):
-            sheet.paste(picture, (x, top))
-            x += column + _GAP
-        top += height + 2 * _GAP
-    return sheet
