@@ -101,7 +101,7 @@ def test_packages_and_modules_import_each_other_in_no_circle() -> None:
 def test_the_test_sees_imports_inside_functions_and_of_names() -> None:
     code = ast.parse("def f():\n    from overtone.study import Study\nimport torch.distributed as d")
     assert list(_imported(code)) == ["torch.distributed", "overtone.study.Study"]
-    assert {"artifacts", "partition", "sampling"} <= _own("multistage")
+    assert {"artifacts", "levers", "sampling"} <= _own("multistage")
 
 
 def test_importing_the_library_or_its_command_imports_no_torch() -> None:

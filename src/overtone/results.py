@@ -19,7 +19,7 @@ from overtone.encoders import load_encoder
 from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
 from overtone.integration import concatenated
-from overtone.levers import hidden_stages, kept_erasing, kept_saliency
+from overtone.levers.hiding import hidden_stages, kept_erasing, kept_saliency
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.recipe import Recipe, open_data, own_module
