@@ -218,7 +218,7 @@ def write_pictures(home: Path, dataset: Dataset, recipe: Recipe) -> None:
             cell_gallery(dataset, partition, title=title).save(home / "cells.png")
             logger.info("%s: what the cells have in common, in pictures.", home / "cells.png")
     for stage in stages:
-        if dataset.modality == "image" and (stage_folder(home, stage) / "erasing").exists():
+        if dataset.modality == "image" and hidden_stages(home, stage):
             _write_erased(home, stage, dataset, recipe.seed)
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from overtone import artifacts, rng
+from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.discrimination import COMPANIONS, known_inside
 from overtone.evidence import covering, saliency, strongest
+from overtone.granularity import MOST_KNOWN, candidates
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stage_folder
@@ -25,61 +28,92 @@ SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)  # of a stage's saliency that is hidde
 HIDDEN = 0.005  # what the stage may still know among random samples; a new encoder makes more of the rest
 
 
-def erasing_views(
-    parts: Parts, folder: Path, stage: int, hidden: Sequence[int], display: Display
-) -> ErasingViews:
-    """Views that hide what some stages look at; which units of each sample is kept in the run folder."""
-    erase = parts.stages[stage].erase
-    maps = [saliency_of(parts, folder, earlier, display) for earlier in hidden]
-    place = stage_folder(folder, stage) / "erasing"
-    inputs = {"erase": str(erase), "seed": str(parts.seed)} | {
-        f"saliency {s}": artifacts.digest(stage_folder(folder, s) / "saliency") for s in hidden
+def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
+    """The views of a later stage; which units of each sample they hide is kept in the run folder."""
+    erase, place = parts.stages[stage].erase, stage_folder(folder, stage) / "erasing"
+    if erase == "off":
+        return parts.views
+    inputs = {
+        "erase": str(erase),
+        "seed": str(parts.seed),
+        "views": parts.made_of.get("views", ""),
+        **{f"embeddings {s}": artifacts.digest(stage_folder(folder, s) / "embeddings") for s in range(stage)},
     }
     if not reusable(place, inputs):
-        choice: dict[str, Any] = {"hides": list(hidden)}
         if erase == "auto":
-            marked, measured = _sufficient(parts, folder, hidden, maps)
-            choice["known"] = measured
+            marked, choice = _as_needed(parts, folder, stage, display)
         else:
-            marked = strongest(np.mean(maps, axis=0), float(erase))
-        choice["fraction"] = float(marked.mean())
-        logger.info(
-            "stage %d: views hide %.0f %% of a sample (%.0f-%.0f %%), what stage %s looks at",
-            stage,
-            100 * marked.mean(),
-            *(100 * np.quantile(marked.mean(axis=1), (0.05, 0.95))),
-            " and ".join(map(str, hidden)),
-        )
+            hides = list(range(stage))
+            maps = [saliency_of(parts, folder, earlier, display) for earlier in hides]
+            marked, choice = strongest(np.mean(maps, axis=0), float(erase)), {"hides": hides}
         with artifacts.writing(place, inputs) as beside:
-            np.save(beside / "marked.npy", marked, allow_pickle=False)
+            if marked is not None:
+                _say(stage, choice["hides"], marked)
+                choice["fraction"] = float(marked.mean())
+                np.save(beside / "marked.npy", marked, allow_pickle=False)
             artifacts.write_json(beside / "choice.json", choice)
-    return kept_erasing(folder, stage, parts.views, parts.dataset, parts.seed)
+    hides_some = hidden_stages(folder, stage)
+    return kept_erasing(folder, stage, parts.views, parts.dataset, parts.seed) if hides_some else parts.views
+
+
+def _as_needed(
+    parts: Parts, folder: Path, stage: int, display: Display
+) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
+    """Hides the stage that knows most inside fine cells, until none knows much there: often none at all."""
+    encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
+    size = candidates("fine", len(parts.dataset))[0]
+    seed = rng.derive(parts.seed, "clusters", stage)
+    cells, _ = next_partition(
+        "concat", [embeddings_of(folder, s) for s in range(stage)], cell_size=size, seed=seed
+    )
+    hides: list[int] = []
+    choice: dict[str, Any] = {"hides": hides, "cell_size": size, "known": []}
+    views, marked = parts.views, None
+    while len(hides) < stage:
+        inside = known_inside(encoders, parts.dataset, views, cells, seed=parts.seed, device=parts.device)
+        known = [found.known for found in inside]
+        choice["known"].append(known)
+        most = max((s for s in range(stage) if s not in hides), key=known.__getitem__)
+        if known[most] <= MOST_KNOWN:
+            break
+        hides.append(most)
+        maps = [saliency_of(parts, folder, earlier, display) for earlier in hides]
+        marked, choice["shares"] = _sufficient(parts, [encoders[s] for s in hides], maps)
+        views = _erasing(parts.views, parts.dataset, parts.seed, marked)
+    return marked, choice
 
 
 def _sufficient(
-    parts: Parts, folder: Path, hidden: Sequence[int], maps: Sequence[NDArray[np.float32]]
+    parts: Parts, encoders: Sequence[nn.Module], maps: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.bool_], dict[str, float]]:
-    """The smallest share of their saliency without which the hidden stages know nothing any more."""
+    """The smallest share of their saliency without which these encoders know nothing of random samples."""
     n = len(parts.dataset)
-    groups = Partition(
-        rng.permuted(np.arange(n), n, rng.derive(parts.seed, "erasing", "groups")) // COMPANIONS
-    )
-    encoders = [load_stage(parts, folder, earlier) for earlier in hidden]
+    order = rng.permuted(np.arange(n), n, rng.derive(parts.seed, "erasing", "groups"))
+    groups = Partition(order // COMPANIONS)
     measured: dict[str, float] = {}
     for share in SHARES:
         marked = np.logical_or.reduce([covering(each, share) for each in maps])
         views = _erasing(parts.views, parts.dataset, parts.seed, marked)
         inside = known_inside(encoders, parts.dataset, views, groups, seed=parts.seed, device=parts.device)
-        measured[str(share)] = max(stage.known for stage in inside)
+        measured[str(share)] = max(found.known for found in inside)
         if measured[str(share)] <= HIDDEN:
-            break
-    else:
-        logger.warning(
-            "stage %s tells samples apart with %.0f %% of its saliency hidden; the next may learn the same",
-            " and ".join(map(str, hidden)),
-            100 * share,
-        )
+            return marked, measured
+    logger.warning(
+        "earlier stages tell samples apart with %.0f %% of their saliency hidden; the next may do the same",
+        100 * share,
+    )
     return marked, measured
+
+
+def _say(stage: int, hides: Sequence[int], marked: NDArray[np.bool_]) -> None:
+    fractions = 100 * marked.mean(axis=1)
+    logger.info(
+        "stage %d: views hide what stage %s looks at: %.0f %% of a sample (%.0f to %.0f)",
+        stage,
+        " and ".join(map(str, hides)),
+        fractions.mean(),
+        *np.quantile(fractions, (0.05, 0.95)),
+    )
 
 
 def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDArray[np.float32]:
@@ -120,8 +154,8 @@ def kept_erasing(folder: Path, stage: int, views: Views, dataset: Dataset, seed:
 
 def hidden_stages(folder: Path, stage: int) -> list[int]:
     """The earlier stages whose evidence a stage hides, from its run folder."""
-    choice = artifacts.read_json(stage_folder(folder, stage) / "erasing" / "choice.json")
-    hides: list[int] = choice["hides"]
+    place = stage_folder(folder, stage) / "erasing" / "choice.json"
+    hides: list[int] = artifacts.read_json(place)["hides"] if place.exists() else []
     return hides
 
 
