@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import math
 
 import oracles
@@ -11,10 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from overtone.contracts import Ids
 from overtone.errors import RecipeError
-from overtone.objectives import NTXent, contrastive_accuracy, nt_xent
-
-# The package's attribute of this name is the function.
-MODULE = importlib.import_module("overtone.objectives.nt_xent")
+from overtone.objectives import NTXent, contrastive_accuracy, logits, nt_xent
 
 Problem = tuple[Tensor, Tensor, Tensor, Ids, Ids]
 
@@ -110,7 +106,7 @@ def test_tiles_change_neither_value_nor_gradients(tile: int, monkeypatch: pytest
         return nt_xent(rows, columns, positive, row_ids, column_ids, temperature)
 
     whole, whole_accuracy = loss(), contrastive_accuracy(*problem())
-    monkeypatch.setattr(MODULE, "_TILE", tile)
+    monkeypatch.setattr(logits, "_TILE", tile)
     tiled = loss()
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-14)
     for a, b in zip(gradients(tiled, *inputs), gradients(whole, *inputs), strict=True):
@@ -119,7 +115,7 @@ def test_tiles_change_neither_value_nor_gradients(tile: int, monkeypatch: pytest
 
 
 def test_nothing_of_the_size_of_all_pairs_is_kept_for_backward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_TILE", 1024)
+    monkeypatch.setattr(logits, "_TILE", 1024)
     kept: list[int] = []
 
     def pack(x: Tensor) -> Tensor:
