@@ -33,17 +33,11 @@ def hard_negatives(
         G = max((N E - tau_plus N exp s_p) / (1 - tau_plus), N exp(-1 / t))
 
     E is the mean of exp s_j over these negatives under weights exp(beta s_j), normalised among them alone.
-    It costs three passes over the pairs where NT-Xent takes one.
+    It costs three passes over the pairs where NT-Xent takes one. Arguments as `nt_xent`, and:
 
     Args:
-        rows: This and the others are those of `own_and_others`.
-        columns: Likewise.
-        positive: Likewise.
-        row_ids: Likewise.
-        column_ids: Likewise.
-        temperature: Likewise.
-        beta: >= 0, how much more the hard negatives count. The authors took 1.
-        tau_plus: In [0, 1), how likely a negative is of the anchor's own class. The authors took 0.1.
+        beta: >= 0, how much more the hard negatives count. The authors' default is 1.
+        tau_plus: In [0, 1), how likely a negative is of the anchor's own class. Theirs is 0.1.
             NT-Xent is `beta=0, tau_plus=0`.
 
     Returns:

@@ -28,18 +28,10 @@ def own_and_others(
 ) -> tuple[Tensor, Tensor]:
     """The logit of each row's positive, and the log of the sum of exp over those of its allowed negatives.
 
-    Logits are cosines times the sharpness over the temperature, in float32 at least. Column j may be a
-    negative of row i if and only if their cells agree and their identities differ; the positive never is.
+    Logits are cosines over the temperature, in float32 at least; arguments as `nt_xent`, and:
 
     Args:
-        rows: (n, d) anchors, of any length: they are normalised here.
-        columns: (m, d) what they are compared with, likewise.
-        positive: (n,) int64, the column of each row's positive.
-        row_ids: Cells and identities of the rows, (n,) each.
-        column_ids: Of the columns, (m,) each.
-        temperature: Softmax scale, > 0. A tensor may be learned (CLIP's 1 / exp(logit_scale)); keeping it in
-            bounds is the caller's.
-        sharpness: At 0 the sum is the number of negatives.
+        sharpness: Scales the logits; at 0 the sum is the number of negatives.
 
     Returns:
         (n,) each; the second is -inf where a row has no negative. Backward computes the logits anew, tile by

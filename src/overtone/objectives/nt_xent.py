@@ -24,12 +24,21 @@ def nt_xent(
 ) -> Tensor:
     """Mean over rows of -s_p + log(exp s_p + sum of exp s_j over the row's allowed negatives j).
 
-    s are cosines over the temperature; which columns are allowed, the arguments and the memory are those of
-    `own_and_others`. A row without negatives is exactly 0 and counts in the mean. SimCLR is the case
-    `rows = columns = [z1; z2]`.
+    s are cosines over the temperature, in float32 at least. Column j may be a negative of row i if and only
+    if their cells agree and their identities differ; the positive never is. A row without negatives is
+    exactly 0 and counts in the mean. SimCLR is the case `rows = columns = [z1; z2]`.
+
+    Args:
+        rows: (n, d) anchors, of any length: they are normalised here.
+        columns: (m, d) what they are compared with, likewise.
+        positive: (n,) int64, the column of each row's positive.
+        row_ids: Cells and identities of the rows, (n,) each.
+        column_ids: Of the columns, (m,) each.
+        temperature: Softmax scale, > 0. A tensor may be learned (CLIP's 1 / exp(logit_scale)); keeping it in
+            bounds is the caller's.
 
     Returns:
-        Scalar loss.
+        Scalar loss. Backward computes the logits anew, tile by tile: memory grows as n + m, not n m.
 
     Raises:
         RecipeError: The temperature is not a finite number > 0.
