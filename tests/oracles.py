@@ -39,6 +39,59 @@ def nt_xent(
     return total / len(rows)
 
 
+def ifm(
+    rows: Tensor,
+    columns: Tensor,
+    positive: Tensor,
+    row_ids: Ids,
+    column_ids: Ids,
+    temperature: float | Tensor,
+    epsilon: float,
+) -> Tensor:
+    """As its name says: the features are moved, the positive from the anchor and the negatives towards it."""
+    allowed = allowed_negatives(positive, row_ids, column_ids)
+    total = rows.new_zeros(())
+    for moved in (0.0, epsilon):
+        for i, p in enumerate(positive.tolist()):
+            anchor = rows[i] / rows[i].norm()
+            features = [c / c.norm() for c in columns]
+            own = (anchor @ (features[p] - moved * anchor) / temperature).exp()
+            negatives = [
+                (anchor @ (feature + moved * anchor) / temperature).exp()
+                for j, feature in enumerate(features)
+                if allowed[i, j]
+            ]
+            total = total - torch.log(own / (own + sum(negatives)))
+    return total / (2 * len(rows))
+
+
+def hard_negatives(
+    rows: Tensor,
+    columns: Tensor,
+    positive: Tensor,
+    row_ids: Ids,
+    column_ids: Ids,
+    temperature: float | Tensor,
+    beta: float,
+    tau_plus: float,
+) -> Tensor:
+    """The published estimator, one row at a time over the list of its own negatives."""
+    allowed = allowed_negatives(positive, row_ids, column_ids)
+    total = rows.new_zeros(())
+    for i, p in enumerate(positive.tolist()):
+        e = [torch.exp(rows[i] @ c / (rows[i].norm() * c.norm()) / temperature) for c in columns]
+        negatives = [e[j] for j in range(len(columns)) if allowed[i, j]]
+        if not negatives:
+            continue
+        n = len(negatives)
+        weights = [x**beta for x in negatives]
+        reweighted = sum(w * x for w, x in zip(weights, negatives, strict=True)) / (sum(weights) / n)
+        estimate = (reweighted - tau_plus * n * e[p]) / (1 - tau_plus)
+        floor = n * torch.exp(rows.new_tensor(-1.0) / temperature)
+        total = total - torch.log(e[p] / (e[p] + max(estimate, floor)))
+    return total / len(rows)
+
+
 def joint_labels(cluster_labels: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Tuples of labels, numbered in ascending order."""
     tuples = list(zip(*(labels.tolist() for labels in cluster_labels), strict=True))

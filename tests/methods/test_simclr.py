@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from overtone.contracts import Batch
+from overtone.contracts import Batch, Ids, Objective
 from overtone.encoders import build_encoder
 from overtone.errors import RecipeError
 from overtone.methods import SimCLR
+from overtone.objectives import IFM, HardNegatives
 from overtone.rng import generator, seeded
 
 B = 6
@@ -42,6 +43,22 @@ def test_in_cells_of_their_own_the_loss_is_the_mean_over_the_cells() -> None:
     loss, z = _method().step(_views([0, 0, 0, 1, 1, 1]))
     halves = [_cross_entropy(z[[i, i + 1, i + 2, i + B, i + B + 1, i + B + 2]], 0.5) for i in (0, 3)]
     torch.testing.assert_close(loss, torch.stack(halves).mean())
+
+
+@pytest.mark.parametrize("objective", [IFM(0.5), HardNegatives(0.5)])
+def test_another_objective_takes_the_place_of_nt_xent(objective: Objective) -> None:
+    method = SimCLR(build_encoder("small_cnn"), objective=objective, out_dim=8)
+    loss, z = method.step(_views([0, 0, 0, 0, 1, 2]))
+    cell, identity = torch.tensor([0, 0, 0, 0, 1, 2] * 2), torch.arange(B).repeat(2)
+    partner, ids = torch.arange(2 * B).roll(B), Ids(cell, identity)
+    torch.testing.assert_close(loss, objective(z, z, partner, ids, ids))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+
+
+def test_a_temperature_beside_an_objective_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"temperature=0\.5: stands beside an objective"):
+        SimCLR(build_encoder("small_cnn"), temperature=0.5, objective=IFM())
 
 
 def test_z_holds_the_first_view_then_the_second() -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from overtone.errors import RecipeError
+from overtone.objectives import IFM
 from overtone.recipe import build_parts, open_data, parse, read, resolved, to_yaml
 from overtone.recipe.components import with_absolute_paths
 from overtone.recipe.origin import override
@@ -90,6 +91,18 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
             DATA + "method: {name: simclr, encoder: x}\n",
             "r.yaml:2 method.encoder: is set by the run; leave it out",
         ),
+        (
+            DATA + "method:\n  name: simclr\n  objective: {name: ifn}\n",
+            "r.yaml:4 method.objective.name: 'ifn' is unknown; did you mean `ifm`?",
+        ),
+        (
+            DATA + "method:\n  name: simclr\n  objective: {name: hard_negatives, tauplus: 0}\n",
+            "r.yaml:4 method.objective.tauplus: unknown field; did you mean `tau_plus`?",
+        ),
+        (
+            DATA + "method: {name: simclr, objective: ifm}\n",
+            "r.yaml:2 method.objective: 'ifm': expected an objective: `name:` and its values.",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_file_line_and_field(tmp_path: Path, text: str, expected: str) -> None:
@@ -110,6 +123,10 @@ def test_a_wrong_recipe_is_refused_with_file_line_and_field(tmp_path: Path, text
         (
             "train: {batch_size: 8}\nmethod: {name: simclr, temperature: -1}\n",
             "temperature=-1: expected a finite number",
+        ),
+        (
+            "train: {batch_size: 8}\nmethod: {name: simclr, temperature: 0.1, objective: {name: ifm}}\n",
+            "temperature=0.1: stands beside an objective, which has its own",
         ),
         ("train: {batch_size: 8}\ndevice: gpu\n", "device: 'gpu' cannot be used here"),
         ("train: {batch_size: 8}\nviews: {name: series}\n", "views.name: series, but the data hold `image`"),
@@ -133,6 +150,16 @@ def test_what_does_not_fit_the_data_or_the_machine_is_refused_by_name(
     with pytest.raises(RecipeError) as caught:
         build_parts(recipe, dataset, test).method(build_parts(recipe, dataset, test).encoder(0))
     assert expected in str(caught.value)
+
+
+def test_the_objective_of_a_recipe_is_built_with_its_values(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(DATA + "train: {batch_size: 8}\nmethod: {name: simclr, out_dim: 8}\n")
+    recipe = read(path, ["method.objective.name=ifm", "method.objective.epsilon=0.3"])
+    parts = build_parts(resolved(recipe), *open_data(recipe))
+    objective = parts.method(parts.encoder(0)).objective
+    assert isinstance(objective, IFM)
+    assert (objective.temperature, objective.epsilon) == (0.2, 0.3)
 
 
 def test_an_override_that_is_wrong_is_named_by_its_key(tmp_path: Path) -> None:

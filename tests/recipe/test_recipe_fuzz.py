@@ -25,7 +25,7 @@ VALID: dict[str, Any] = {
     "test": {"source": "subset", "dataset": {**PICTURES, "start": 40}, "indices": [3, 1, 4]},
     "encoder": {"name": "small_cnn"},
     "views": {"name": "image", "crop_scale": [0.3, 1.0], "region": [0, 0, 16, 16]},
-    "method": {"name": "simclr", "temperature": 0.2, "out_dim": 16},
+    "method": {"name": "simclr", "objective": {"name": "ifm", "epsilon": 0.2}, "out_dim": 16},
     "train": {"epochs": 1, "batch_size": 8, "lr": 1e-3, "optimizer": "adamw"},
     "stages": [{}, {"cell_size": 10}, {"n_clusters": 3, "cells": "intersect"}],
     "precision": "fp32",

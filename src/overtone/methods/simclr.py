@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from overtone.contracts import Batch, Ids
+from overtone.contracts import Batch, Ids, Objective
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
@@ -17,9 +17,13 @@ class SimCLR(nn.Module):
 
     Args:
         encoder: Takes a batch, gives (B, D); what is kept after training.
-        temperature: Scale of the softmax.
+        temperature: Of `NTXent`, the objective by default; 0.2 if not given.
+        objective: Any other, which brings its own temperature.
         hidden_dim: Width of the projection head; the encoder's own by default.
         out_dim: Dimension of z.
+
+    Raises:
+        RecipeError: Both a temperature and an objective are given.
 
     >>> import torch
     >>> from overtone.encoders import build_encoder
@@ -34,14 +38,19 @@ class SimCLR(nn.Module):
         self,
         encoder: Encoder,
         *,
-        temperature: float = 0.2,
+        temperature: float | None = None,
+        objective: Objective | None = None,
         hidden_dim: int | None = None,
         out_dim: int = 128,
     ) -> None:
         super().__init__()
+        if objective is not None and temperature is not None:
+            raise RecipeError(
+                f"temperature={temperature}: stands beside an objective, which has its own; give it there."
+            )
         self.encoder = encoder
         self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim)
-        self.objective = NTXent(temperature)
+        self.objective = objective or NTXent(0.2 if temperature is None else temperature)
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
         """The loss of two views of a batch, and z (2B, out_dim), first view first.

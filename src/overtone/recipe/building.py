@@ -15,14 +15,14 @@ from torch import nn
 from overtone.contracts import Dataset
 from overtone.encoders import FAMILIES, Encoder, build_encoder, build_module, load_weights
 from overtone.errors import OvertoneError, RecipeError
-from overtone.recipe.components import KINDS, Component, find, is_source
+from overtone.recipe.components import KINDS, Component, Kind, find, is_source, objective_kind
 from overtone.recipe.origin import Origin
 from overtone.recipe.schema import PRESETS, Recipe, device_name
 from overtone.run_folder import Parts
 from overtone.stages import check_stages
 
 _DATASET = ("modality", "ids", "labels", "label_names", "fingerprint", "collate", "__len__", "__getitem__")
-_NEEDED = {"views": ("__call__",), "method": ("step", "parameters")}
+_NEEDED = {"method": ("step", "parameters")}  # and anything else can be called
 
 
 def open_data(recipe: Recipe, cache_dir: Path | None = None) -> tuple[Dataset, Dataset | None]:
@@ -59,10 +59,10 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
     return Parts(
         dataset=dataset,
         test=test,
-        views=given.get("views") or _build("views", recipe.views),
+        views=given.get("views") or _build("views", KINDS["views"], recipe.views),
         encoder=given.get("encoder")
         or (lambda stage: encoder_for(recipe.encoder, dataset, trained=stage == 0)),
-        method=given.get("method") or partial(_build, "method", recipe.method),
+        method=given.get("method") or partial(_build, "method", KINDS["method"], recipe.method),
         stages=stages,
         seed=recipe.seed,
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,
@@ -128,11 +128,16 @@ def own_module(recipe: Recipe) -> nn.Module | None:
     return build_module(name, **{key: value for key, value in recipe.encoder.items() if key not in elsewhere})
 
 
-def _build(field: str, component: Component, *given: Any) -> Any:
-    kind = KINDS[field]
-    build = find(component[kind.key], kind, (field,), Origin())
-    arguments = {name: value for name, value in component.items() if name != kind.key}
-    return _called(field, component[kind.key], partial(build, *given, **arguments), _NEEDED[field])
+def _build(place: str, kind: Kind, component: Component, *given: Any) -> Any:
+    """What a component names; an objective among its arguments is built first."""
+    build = find(component[kind.key], kind, (place,), Origin())
+    arguments = {
+        name: _build(f"{place}.{name}", inner, value) if (inner := objective_kind(build, name)) else value
+        for name, value in component.items()
+        if name != kind.key
+    }
+    made_by = partial(build, *given, **arguments)
+    return _called(place, component[kind.key], made_by, _NEEDED.get(place, ("__call__",)))
 
 
 def _called(place: str, name: str, build: Callable[[], Any], needed: Sequence[str]) -> Any:

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
-from overtone import datasets, methods, views
-from overtone.contracts import Dataset
+from overtone import datasets, methods, objectives, views
 from overtone.encoders import ENCODERS, build_encoder
 from overtone.errors import RecipeError
 from overtone.imports import imported
@@ -62,6 +61,11 @@ _DATA = Kind(
         "subset": datasets.subset,
     },
 )
+_OBJECTIVE = Kind(
+    "name",
+    {"nt_xent": objectives.NTXent, "ifm": objectives.IFM, "hard_negatives": objectives.HardNegatives},
+)
+_INNER = {"Dataset": ("a data set", _DATA), "Objective": ("an objective", _OBJECTIVE)}
 KINDS = {
     "data": _DATA,
     "test": _DATA,
@@ -124,12 +128,15 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
     build = find(name, kind, place, origin)
     arguments = {key: value for key, value in component.items() if key != kind.key}
     for key, value in arguments.items():
-        if is_source(value):
-            check_component(value, _DATA, (*place, key), origin)
         if key in kind.given:
             raise origin.error((*place, key), "is set by the run; leave it out.")
-        if _takes_a_dataset(build, key) and not is_source(value):
-            raise origin.error((*place, key), f"{value!r}: expected a data set: `source:` and its values.")
+        what, inner = _INNER.get(_contract(build, key), ("", _DATA if is_source(value) else None))
+        if inner is None:
+            continue
+        if not (isinstance(value, dict) and inner.key in value):
+            expected = f"expected {what}: `{inner.key}:` and its values."
+            raise origin.error((*place, key), f"{value!r}: {expected}")
+        check_component(value, inner, (*place, key), origin)
     plain = {key: value for key, value in arguments.items() if key not in kind.more}
     model, open_ended = _signature_model(build)
     known = [f for f in (*model.model_fields, *kind.more) if f not in kind.given and f != kind.key]
@@ -145,6 +152,11 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
             key = str(wrong[0]["loc"][0])
             annotation = model.model_fields[key].annotation
             raise _complaint(wrong[0], plain.get(key), annotation, (*place, key), origin) from None
+
+
+def objective_kind(build: Build, argument: str) -> Kind | None:
+    """What an argument may name if it is an objective to be built."""
+    return _OBJECTIVE if _contract(build, argument) == "Objective" else None
 
 
 def is_source(value: Any) -> bool:
@@ -193,9 +205,11 @@ def _signature_model(build: Build) -> tuple[type[BaseModel], bool]:
     return create_model("Arguments", __config__=config, **fields), open_ended
 
 
-def _takes_a_dataset(build: Build, key: str) -> bool:
-    parameter = inspect.signature(build).parameters.get(key)
-    return parameter is not None and parameter.annotation in (Dataset, "Dataset")
+def _contract(build: Build, argument: str) -> str:
+    """The class that an argument is annotated with, by name: `Objective` of `contracts.Objective | None`."""
+    parameter = inspect.signature(build).parameters.get(argument)
+    hint = "" if parameter is None else inspect.formatannotation(parameter.annotation)
+    return hint.strip("'").removesuffix(" | None").rpartition(".")[2]
 
 
 def _typed_options(annotation: Any, scope: dict[str, Any]) -> dict[str, Any] | None:
