@@ -42,4 +42,4 @@ def levers_of(parts: Parts, folder: Path, stage: int, display: Display) -> Lever
     views = views_of(parts, folder, stage, display)
     place = stage_folder(folder, stage) / "erasing"
     erasing = artifacts.digest(place) if parts.stages[stage].erase != "off" else ""
-    return Levers(partition_of(parts, folder, stage, views), views, erasing)
+    return Levers(partition_of(parts, folder, stage), views, erasing)

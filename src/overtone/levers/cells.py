@@ -12,7 +12,6 @@ import numpy as np
 
 from overtone import artifacts, rng
 from overtone.clustering import next_partition
-from overtone.contracts import Views
 from overtone.discrimination import known_inside
 from overtone.granularity import candidates, chosen
 from overtone.kmeans import Ints
@@ -24,10 +23,11 @@ logger = logging.getLogger(__name__)
 Made = Callable[..., tuple[Partition, Ints]]
 
 
-def partition_of(parts: Parts, folder: Path, stage: int, views: Views) -> Partition:
+def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
     """The cells of a later stage, samples that the stages before cannot tell apart; kept in the run folder.
 
-    `views` are those of this stage: what earlier stages know of them decides how fine cells have to be.
+    How fine they have to be is measured on views that hide nothing: a new encoder finds traces of what is
+    hidden of which the old ones make nothing, and cells deprive it of their use.
     """
     n, spec = len(parts.dataset), parts.stages[stage]
     if spec.cells == "whole":
@@ -46,7 +46,7 @@ def partition_of(parts: Parts, folder: Path, stage: int, views: Views) -> Partit
             _earlier_labels(folder, stage),
             seed=rng.derive(parts.seed, "clusters", stage),
         )
-        size, choice = _size(parts, folder, stage, views, made)
+        size, choice = _size(parts, folder, stage, made)
         partition, newest = made(cell_size=size, n_clusters=spec.n_clusters)
         with artifacts.writing(place, inputs) as beside:
             partition.save(beside)
@@ -61,9 +61,7 @@ def _earlier_labels(folder: Path, stage: int) -> list[Ints]:
     return [np.load(place, allow_pickle=False) for place in places if place.exists()]
 
 
-def _size(
-    parts: Parts, folder: Path, stage: int, views: Views, made: Made
-) -> tuple[int | None, dict[str, Any]]:
+def _size(parts: Parts, folder: Path, stage: int, made: Made) -> tuple[int | None, dict[str, Any]]:
     """The cell size of a stage, and how it was chosen where the run was to choose."""
     wanted = parts.stages[stage].cell_size
     if not isinstance(wanted, str):
@@ -72,7 +70,9 @@ def _size(
 
     def known(size: int) -> float:
         cells, _ = made(cell_size=size)
-        inside = known_inside(encoders, parts.dataset, views, cells, seed=parts.seed, device=parts.device)
+        inside = known_inside(
+            encoders, parts.dataset, parts.views, cells, seed=parts.seed, device=parts.device
+        )
         return max(found.known for found in inside)
 
     size, measured = chosen(candidates(wanted, len(parts.dataset)), known)
