@@ -59,7 +59,9 @@ def recipe(options: argparse.Namespace, values: Values, seed: int) -> Recipe:
     train = {"epochs": ROWS[options.row].epochs}
     values = located(values, options.data)
     if options.smoke:
-        values, train = tiny(values), {"epochs": 1, "batch_size": 8}
+        values, train = tiny(values), {"epochs": 1, "batch_size": 32}
+        if values.get("preset") == "paper":
+            train["n_clusters"] = 2  # so that single cells fill batches
     common = {"train": train, "threads": 1, "loggers": [], "seed": seed}
     return resolved(parse({"stages": STAGES, **common, **values}))
 
