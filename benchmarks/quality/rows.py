@@ -25,7 +25,7 @@ RIVALS: dict[str, Values] = {
 """Objectives against feature suppression: each trains an ensemble as large as the result."""
 
 BEST: dict[str, Values] = {}
-"""Row -> the values that are better there than the default; for the second table alone."""
+"""Row -> the values that are better there than the default, of as many stages; for the second table alone."""
 
 
 class Aim(NamedTuple):
