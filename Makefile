@@ -21,8 +21,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/cifar10.py beside-mnist
-	$(BIN)/python benchmarks/cifar10.py alone --seeds 3
+	for row in $$($(BIN)/python benchmarks/quality/rows.py); do \
+		$(BIN)/python benchmarks/quality/run.py $$row || exit 1; \
+	done
+	$(BIN)/python benchmarks/quality/table.py
 	$(BIN)/python benchmarks/footprint.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.

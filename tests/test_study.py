@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from overtone import artifacts
 from overtone.errors import OvertoneError, RunError
 from overtone.progress import Silent
 from overtone.recipe import Recipe, parse, resolved
-from overtone.study import Job, Study, baselines, carry_out, differences
+from overtone.study import Job, Study, baselines, carry_out, differences, run_job
 
 
 def recipe(**values: Any) -> Recipe:
@@ -85,6 +86,15 @@ def test_the_error_of_a_worker_comes_with_its_name_its_message_and_its_exit_code
     with pytest.raises(OvertoneError, match=r"seed [01]: .*nowhere does not exist") as caught:
         carry_out(jobs, Silent(), processes=2)
     assert caught.value.exit_code == 3
+
+
+def test_a_run_adds_up_the_seconds_it_has_cost(tmp_path: Path) -> None:
+    job = Job("", recipe(stages=[{"epochs": 1, "batch_size": 8}]), tmp_path)
+    run_job(job, Silent())
+    once = artifacts.read_json(tmp_path / "seconds.json")
+    assert once > 0
+    run_job(job, Silent())
+    assert artifacts.read_json(tmp_path / "seconds.json") >= once
 
 
 def test_one_seed_and_several_do_not_mix_in_a_folder(tmp_path: Path) -> None:

@@ -131,6 +131,17 @@ def test_every_batch_comes_with_cells_and_identities_and_every_step_has_its_addr
     assert seen == [Address(seed=5, stage=3, step=step) for step in range(STEPS)]
 
 
+def test_records_count_every_sample_once(tmp_path: Path) -> None:
+    samples: list[int] = []
+    _trained(
+        tmp_path,
+        log=lambda record, *_: samples.append(record["samples"]),
+        log_every=2,
+        checkpoint_seconds=1e9,
+    )
+    assert samples == [64, 32, 32, 64, 64, 32]  # batches of 32 up to steps 2, 3, 4, 6, 8, 9
+
+
 def test_records_come_at_the_interval_and_at_each_end_of_an_epoch(tmp_path: Path) -> None:
     steps: list[int] = []
     epochs: list[int] = []

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -192,7 +193,18 @@ def run_job(job: Job, display: Display) -> None:
     with interrupts.catching(), _threads(job.recipe.threads or os.cpu_count() or 1):
         dataset, test = open_data(job.recipe, cache_dir=job.cache or job.folder / "cache")
         interrupts.raise_if_requested()
-        multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+        with _timed(job.folder / "seconds.json"):
+            multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+
+
+@contextmanager
+def _timed(place: Path) -> Iterator[None]:
+    """Adds the seconds of the block to those in a file: what a run has cost, interruptions included."""
+    before, began = artifacts.read_json(place) if place.exists() else 0.0, time.monotonic()
+    try:
+        yield
+    finally:
+        artifacts.write_json(place, round(before + time.monotonic() - began, 2))
 
 
 @contextmanager

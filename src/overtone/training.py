@@ -174,7 +174,7 @@ def with_ids(batch: Batch, cells: NDArray[np.int64], identities: NDArray[np.int6
 
 
 class Clock:
-    """Samples a second over the last stretch."""
+    """Samples, and samples a second, of the last stretch."""
 
     def __init__(self) -> None:
         self._samples, self._since = 0, time.monotonic()
@@ -183,12 +183,13 @@ class Clock:
         """Adds the samples of a step."""
         self._samples += samples
 
-    def rate(self) -> float:
-        """Samples a second since it was last asked."""
+    def lap(self) -> dict[str, float]:
+        """What was counted since it was last asked."""
         now = time.monotonic()
-        value = self._samples / max(now - self._since, 1e-9)
+        rate = self._samples / max(now - self._since, 1e-9)
+        found = {"samples": self._samples, "samples_per_second": round(rate, 1)}
         self._samples, self._since = 0, now
-        return value
+        return found
 
 
 _REMEDY = (
@@ -218,5 +219,5 @@ def _record(step: int, per_epoch: int, loss: float, lr: float, clock: Clock) -> 
         "epoch": round((step + 1) / per_epoch, 3),
         "loss": loss,
         "lr": lr,
-        "samples_per_second": round(clock.rate(), 1),
+        **clock.lap(),
     }
