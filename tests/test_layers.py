@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints", "stages",
+        "checkpoints", "stages", "identities",
     },
     {"encoders", "embedding"},
     {"methods", "training"},

@@ -27,6 +27,7 @@ from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.embedding import embed
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
+from overtone.identities import Duplicates, find_identities, report
 from overtone.integration import JointEncoder
 from overtone.loggers import Loggers
 from overtone.monitoring import Monitor
@@ -52,6 +53,7 @@ class Parts:
         method: Encoder -> a module with `step`.
         stages: The values of each stage.
         seed: Every random draw of the run belongs to it.
+        duplicates: Which samples are one and so never negatives, see `find_identities`.
         normalise: How the stages are concatenated.
         precision: "fp32" or "bf16".
         num_workers: Processes that decode; 0 where the data set is cached.
@@ -68,6 +70,7 @@ class Parts:
     method: Callable[[Encoder], nn.Module]
     stages: Sequence[StageSpec]
     seed: int = 0
+    duplicates: Duplicates = "near"
     normalise: str = "each"
     precision: str = "fp32"
     num_workers: int = 0
@@ -85,12 +88,37 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
     """
     display = display or Silent()
     with artifacts.locked(folder), interrupts.catching():
+        identities = identities_of(parts, folder, display)
         for stage in range(len(parts.stages)):
             partition = partition_of(parts, folder, stage)
-            train_stage(parts, folder, stage, partition, display)
+            train_stage(parts, folder, stage, partition, identities, display)
             embed_stage(parts, folder, stage, display)
             interrupts.raise_if_requested()
         integrate(parts, folder)
+
+
+def identities_of(parts: Parts, folder: Path, display: Display) -> NDArray[np.int64]:
+    """(N,), the same number for samples that are copies of each other."""
+    place = folder / "identities"
+    inputs = {"data": parts.dataset.fingerprint, "duplicates": parts.duplicates}
+    if not reusable(place, inputs):
+        with artifacts.writing(place, inputs) as beside:
+            identities = find_identities(
+                parts.dataset,
+                parts.duplicates,
+                num_workers=parts.num_workers,
+                scratch=beside,
+                progress=lambda done, total: display.advance("looks for copies", done, total),
+            )
+            np.save(beside / "identities.npy", identities, allow_pickle=False)
+        report(identities)
+    return identities_kept(folder)
+
+
+def identities_kept(folder: Path) -> NDArray[np.int64]:
+    """The identities that a run trains with."""
+    identities: NDArray[np.int64] = np.load(folder / "identities" / "identities.npy", allow_pickle=False)
+    return identities
 
 
 def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
@@ -121,7 +149,14 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
     return Partition.load(place, n)
 
 
-def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, display: Display) -> None:
+def train_stage(
+    parts: Parts,
+    folder: Path,
+    stage: int,
+    partition: Partition,
+    identities: NDArray[np.int64],
+    display: Display,
+) -> None:
     """Trains the encoder of a stage with negatives from the anchor's own cell."""
     home, spec = stage_folder(folder, stage), parts.stages[stage]
     inputs = {
@@ -129,6 +164,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, di
         "seed": str(parts.seed),
         "precision": parts.precision,
         "partition": hashlib.sha256(partition.pseudo_labels.tobytes()).hexdigest(),
+        "identities": hashlib.sha256(identities.tobytes()).hexdigest(),
         **parts.made_of,
         **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
     }
@@ -138,7 +174,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, partition: Partition, di
         return
     encoder = initial_encoder(parts, folder, stage)
     if spec.epochs:
-        _train(parts, home, stage, partition, encoder, inputs, display)
+        _train(parts, home, stage, partition, identities, encoder, inputs, display)
     with artifacts.writing(home / "encoder", inputs) as beside:
         save_encoder(encoder, beside)
     shutil.rmtree(home / "checkpoints", ignore_errors=True)  # three times the encoder's size, of no more use
@@ -149,6 +185,7 @@ def _train(
     home: Path,
     stage: int,
     partition: Partition,
+    identities: NDArray[np.int64],
     encoder: Encoder,
     inputs: Mapping[str, str],
     display: Display,
@@ -186,7 +223,7 @@ def _train(
             sampler,
             Pace(spec.epochs, spec.warmup_epochs, parts.precision, parts.num_workers),
             cells=partition.pseudo_labels,
-            identities=np.arange(len(parts.dataset)),
+            identities=identities,
             seed=parts.seed,
             stage=stage,
             device=parts.device,
