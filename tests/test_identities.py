@@ -96,12 +96,14 @@ def _by_loops(vectors: NDArray[np.float32], radii: NDArray[np.float64]) -> list[
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("window", [2**16, 40])
+@pytest.mark.parametrize("exact", [True, False])
 def test_the_search_finds_the_groups_that_loops_over_all_pairs_find(
-    seed: int, window: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK", 32)
-    monkeypatch.setattr(module, "_WINDOW", window)
+    if not exact:
+        monkeypatch.setattr(module, "_EXACT", 0)
+        monkeypatch.setattr(module, "_WINDOW", 40)
     draw = rng.numpy_generator(seed, "identities")
     vectors = draw.normal(size=(120, 40)).astype(np.float32)
     for row in range(80, 120):  # chains as well: of one row, and of the row before
@@ -125,6 +127,14 @@ def test_series_of_one_shape_are_compared_standardised_and_others_exactly() -> N
     assert find_identities(short).tolist() == list(range(100))
     texts = torch_dataset([{"text": t} for t in ("a bird", "a dog", "a bird")], modality="text")
     assert find_identities(texts).tolist() == [0, 1, 0]
+
+
+def test_missing_values_and_very_small_sets_are_taken() -> None:
+    gaps = torch.from_numpy(rng.numpy_generator(0, "gaps").normal(size=(40, 50)))
+    gaps[:, 3], gaps[5, 7], gaps[9] = float("nan"), float("inf"), gaps[8]
+    assert find_identities(torch_dataset(list(gaps), modality="series"))[[5, 8, 9]].tolist() == [5, 8, 8]
+    for n in (1, 2, 3):
+        assert find_identities(trifeature(n)).tolist() == list(range(n))
 
 
 def test_series_of_many_shapes_are_compared_exactly() -> None:

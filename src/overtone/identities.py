@@ -43,7 +43,8 @@ _LENGTHS = range(32, 1025)  # numbers in a sample that is no picture: few agree 
 _SAMPLE, _RANK = 1024, 4
 _DIRECTIONS = 32  # in which most pairs already show that they are far apart
 _READ, _CHUNK = 128, 1024  # samples in memory at once: whole ones, and thumbnails
-_WINDOW = 2**16  # up to twice as many samples every pair is looked at
+_EXACT = 2**16  # up to so many samples every pair is looked at
+_WINDOW = 2**14  # of more, the next so many in the order of each of three directions
 
 
 class Copies(NamedTuple):
@@ -167,8 +168,8 @@ def report(identities: Ints) -> None:
 def near_copies(vectors: Floats, rows: Ints, tolerance: float) -> Ints:
     """Groups of rows that are near-copies, numbered by their first member.
 
-    Exact up to 131,072 rows. With more, a row is compared with the 65,536 that follow it in the order of
-    each of three directions, and the log says so.
+    Exact up to 65,536 rows. Of more, each is compared with the 16,384 that follow it in the order of each of
+    three directions, so that the cost grows with their number, and the log says so.
 
     Args:
         vectors: (N, D) float32, memory-mapped or not.
@@ -183,8 +184,8 @@ def near_copies(vectors: Floats, rows: Ints, tolerance: float) -> Ints:
     array([0, 0, 2, 2, 4, 4])
     """
     n = len(rows)
-    # An eighth at most: neighbours must be others even where a picture has a dozen copies. The draw belongs to
-    # the data and not to a run, so that all seeds and baselines take the same samples for copies.
+    # An eighth at most: neighbours must be others even where a picture has a dozen copies. The draw belongs
+    # to the data and not to a run, so that all seeds and baselines take the same samples for copies.
     n_drawn = min(n, _SAMPLE, max(16, n // 8))
     drawn = rng.permuted(np.arange(n_drawn), n, rng.derive(0, "identities"))
     sample = np.array(vectors[rows[np.sort(drawn)]])
@@ -197,28 +198,31 @@ def near_copies(vectors: Floats, rows: Ints, tolerance: float) -> Ints:
         points[part] = chunk @ basis
         nearest = min(_RANK, len(sample)) - 1
         squares = np.partition(_squared_distances(chunk, sample), nearest, axis=1)[:, nearest]
-        radii[part] = tolerance * np.sqrt(squares)
+        radii[part] = tolerance * np.sqrt(np.maximum(squares, 0))
     groups = np.arange(n)
-    capped = n > 2 * _WINDOW
-    if capped:
-        logger.info("identities: %s samples are compared approximately", f"{n:,}")
-    for direction in range(min(3, basis.shape[1]) if capped else 1):
-        groups = _swept(vectors, rows, points, radii, direction, groups)
+    if n <= _EXACT:
+        return _first_members(_swept(vectors, rows, points, radii, 0, n, groups))
+    logger.info("identities: %s samples are compared approximately: a copy may be missed", f"{n:,}")
+    for direction in range(3):
+        groups = _swept(vectors, rows, points, radii, direction, _WINDOW, groups)
     return _first_members(groups)
 
 
-def _swept(vectors: Floats, rows: Ints, points: Floats, radii: Floats, direction: int, groups: Ints) -> Ints:
-    """The groups joined by every pair that lies close enough along one direction."""
+def _swept(
+    vectors: Floats, rows: Ints, points: Floats, radii: Floats, direction: int, window: int, groups: Ints
+) -> Ints:
+    """The groups joined by every close pair that lies within a window in the order along one direction."""
     order = np.argsort(points[:, direction], kind="stable")
     along, points, reach = points[order, direction], points[order], radii[order]
     for block in _slices(0, len(order), _CHUNK):
         farthest = along[block.stop - 1] + reach[block].max()
-        end = min(int(np.searchsorted(along, farthest, side="right")), block.start + _WINDOW)
+        end = min(int(np.searchsorted(along, farthest, side="right")), block.start + window)
         for others in _slices(block.start, end, 16 * _CHUNK):
-            close = _squared_distances(points[block], points[others])
-            close -= np.minimum(reach[block, None], reach[others]) ** 2
-            # Distances in few directions are never larger; the margin is for the rounding.
-            one, other = np.nonzero(close <= 1e-5 * (points[block] ** 2).sum(axis=1).max())
+            distances = _squared_distances(points[block], points[others])
+            # Never larger than in all directions; the margin is for the rounding.
+            margin = 1e-5 * (points[block] ** 2).sum(axis=1).max()
+            pairs = np.flatnonzero(distances <= (reach[block] ** 2 + margin)[:, None])
+            one, other = np.divmod(pairs, others.stop - others.start)
             a, b = order[block][one], order[others][other]
             open_pairs = groups[a] != groups[b]
             a, b = a[open_pairs], b[open_pairs]
@@ -298,7 +302,7 @@ def _described(contents: list[Any], modality: str) -> Floats:
     values = torch.stack([torch.as_tensor(content) for content in contents]).float()
     if modality == "image":
         values = adaptive_avg_pool2d(values, _SIDE)
-    described: Floats = values.flatten(1).numpy()
+    described: Floats = torch.nan_to_num(values.flatten(1), 0.0, 0.0, 0.0).numpy()
     return described
 
 
