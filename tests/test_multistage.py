@@ -48,6 +48,7 @@ def test_a_finished_run_holds_encoder_embeddings_and_cells_of_every_stage(finish
     whole = [p.parent.relative_to(finished).as_posix() for p in sorted(finished.rglob("manifest.json"))]
     assert whole == [
         "encoder",
+        "identities",
         "stage-0/embeddings",
         "stage-0/encoder",
         "stage-1/embeddings",
@@ -63,7 +64,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(finished: Pa
     run(tiny.parts(seed=1), tmp_path / "other")
     assert tiny.artifacts_of(tmp_path / "again") == tiny.artifacts_of(finished)
     other, mine = tiny.artifacts_of(tmp_path / "other"), tiny.artifacts_of(finished)
-    assert all(other[name] != mine[name] for name in mine if name.endswith((".safetensors", ".npy")))
+    alike = {name for name in mine if name.endswith((".safetensors", ".npy")) and other[name] == mine[name]}
+    assert alike == {"identities/identities.npy"}  # of the data alone
 
 
 class Spy(NTXent):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from overtone.datasets import arrays
+from overtone.datasets import arrays, trifeature
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
 from overtone.results import columns, evaluate_study, probe_sets, write_parquet
@@ -56,8 +56,9 @@ def test_table_verdict_figures_and_picture_are_written(study: Study) -> None:
     table = (study.folder / "table.md").read_text()
     assert table.count("|  | shape | colour | texture |") == 2
     assert all(f"- {sentence}" in table for sentence in results.sentences)
-    figures = json.loads((study.folder / "results.json").read_text())["linear"]
-    (one,) = (f for f in figures if (f["attribute"], f["column"]) == ("colour", "stages 0-1"))
+    written = json.loads((study.folder / "results.json").read_text())
+    assert written["identities"] == {"samples": 64, "copies": 0, "groups": 0, "largest": 1}
+    (one,) = (f for f in written["linear"] if (f["attribute"], f["column"]) == ("colour", "stages 0-1"))
     assert [one["mean"]] == dict(results.linear)["colour"]["stages 0-1"]
     with Image.open(study.folder / "cells.png") as picture:
         assert min(picture.size) > 32
@@ -82,3 +83,23 @@ def test_embeddings_become_a_table_with_their_ids(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "e.parquet")
     assert table.to_pylist()[1] == {"id": "b", "embedding": [2.0, 3.0]}
     assert [place.name for place in tmp_path.iterdir()] == ["e.parquet"]
+
+
+def test_the_rate_of_copies_is_said_below_the_table_where_there_are_any(tmp_path: Path) -> None:
+    data = {"source": "trifeature", "n": 60, "image_size": 16}
+    pictures = np.stack([trifeature(60, image_size=16)[i % 57]["image"].numpy() for i in range(60)])
+    np.savez(tmp_path / "copied.npz", pictures=pictures, half=np.arange(60) % 2)
+    copied = {"source": "arrays", "images": str(tmp_path / "copied.npz"), "channels_last": False}
+    stage = {"stages": 1, "train": {"epochs": 0, "batch_size": 16}, "threads": 1}
+    said = []
+    for name, source in (("without", data), ("with", copied)):
+        study = Study(resolved(parse({"data": source, **stage})), tmp_path / name)
+        study.save()
+        carry_out(study.jobs(), Silent(), processes=1)
+        results = evaluate_study(study)
+        assert results is not None
+        said.append([sentence for sentence in results.sentences if "copies" in sentence])
+    sentence = (
+        "Never negatives of each other: 5.00% of 60 samples are copies or near-copies of an earlier one"
+    )
+    assert said == [[], [f"{sentence} (3 groups, the largest of 2)."]]

@@ -89,7 +89,7 @@ def test_what_is_missing_is_made_again_alike_and_the_rest_is_kept(finished: Path
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"dataset": trifeature(200, image_size=16, seed=1)}, "stage-0/encoder: was made from another data"),
+        ({"dataset": trifeature(200, image_size=16, seed=1)}, "identities: was made from another data"),
         ({"seed": 1}, "another seed: 0, now 1"),
         ({"stages": [dataclasses.replace(tiny.FIRST, lr=0.1), tiny.SECOND]}, r"another lr: 0\.002, now 0\.1"),
         (

@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def artifacts_of(folder: Path) -> dict[str, bytes]:
     """What a run leaves for others: encoders, embeddings, partitions; neither logs nor checkpoints."""
-    kept = ("encoder", "embeddings", "partition")
+    kept = ("encoder", "embeddings", "partition", "identities")
     return {name: content for name, content in contents(folder).items() if any(k in name for k in kept)}
 
 

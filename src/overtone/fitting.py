@@ -37,6 +37,7 @@ def fit(
     test: Any = None,
     preset: str = "overtone",
     seed: int = 0,
+    duplicates: str = "near",
     precision: str = "fp32",
     device: str = "auto",
     num_workers: int = 0,
@@ -59,6 +60,8 @@ def fit(
         test: Embedded beside the data, for evaluation.
         preset: "overtone" or "paper".
         seed: Every random draw belongs to it.
+        duplicates: Which samples are one and so never negatives of each other: "near" copies, "exact" ones,
+            or "keep": none. See `overtone.identities`.
         precision: "fp32" or "bf16".
         device: "auto", "cpu", "cuda", ...
         num_workers: Processes that load samples, for data that are not cached.
@@ -81,6 +84,7 @@ def fit(
             {
                 "preset": preset,
                 "seed": seed,
+                "duplicates": duplicates,
                 "data": {"source": GIVEN},
                 "encoder": {"name": encoder if isinstance(encoder, str) else GIVEN},
                 "views": {"name": GIVEN if views is not None else data.modality},

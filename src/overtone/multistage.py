@@ -16,8 +16,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from overtone import artifacts, interrupts, rng
 from overtone.embedding import embed
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
@@ -58,6 +56,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
         "seed": str(parts.seed),
         "precision": parts.precision,
         "partition": hashlib.sha256(levers.partition.pseudo_labels.tobytes()).hexdigest(),
+        "identities": hashlib.sha256(levers.identities.tobytes()).hexdigest(),
         "erasing": levers.erasing,
         **parts.made_of,
         **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
@@ -116,7 +115,7 @@ def _train(
             sampler,
             Pace(spec.epochs, spec.warmup_epochs, parts.precision, parts.num_workers),
             cells=levers.partition.pseudo_labels,
-            identities=np.arange(len(parts.dataset)),
+            identities=levers.identities,
             seed=parts.seed,
             stage=stage,
             device=parts.device,

@@ -18,8 +18,10 @@ from overtone.embedding import embed
 from overtone.encoders import load_encoder
 from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
+from overtone.identities import Copies, counted
 from overtone.integration import concatenated
 from overtone.levers.hiding import hidden_stages, kept_erasing, kept_saliency
+from overtone.levers.identities import identities_kept
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.recipe import Recipe, open_data, own_module
@@ -95,8 +97,12 @@ def evaluate_study(study: Study) -> Results | None:
     write_pictures(study.home(0), dataset, study.recipe)
     sets = probe_sets(dataset, test)
     results = _read(study, sets, partial(embeddings_kept, sets))
-    if results is not None:
-        _write(study.folder, results)
+    if results is None:
+        return None
+    copies = counted(identities_kept(study.home(0)))
+    if copies.copies:
+        results.sentences.append(f"Never negatives of each other: {copies}.")
+    _write(study.folder, results, copies)
     return results
 
 
@@ -270,7 +276,7 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     return _results(scores, n_stages, study.baselines, sets)
 
 
-def _write(folder: Path, results: Results) -> None:
+def _write(folder: Path, results: Results, copies: Copies) -> None:
     linear, knn, comparison, sentences = results
     lines = [
         "Linear probe",
@@ -283,7 +289,9 @@ def _write(folder: Path, results: Results) -> None:
     lines += ["k nearest neighbours", "", markdown_table(knn, comparison), ""]
     artifacts.write_text(folder / "table.md", "\n".join(lines))
     records = {"linear": table_records(linear, comparison), "knn": table_records(knn, comparison)}
-    artifacts.write_json(folder / "results.json", {**records, "sentences": sentences})
+    artifacts.write_json(
+        folder / "results.json", {**records, "sentences": sentences, "identities": copies._asdict()}
+    )
 
 
 def _recoded(codes: NDArray[np.int64], names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import nn
 from overtone import artifacts, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, load_encoder
+from overtone.identities import Duplicates
 from overtone.stages import StageSpec
 
 
@@ -30,6 +31,7 @@ class Parts:
         method: Encoder -> a module with `step`.
         stages: The values of each stage.
         seed: Every random draw of the run belongs to it.
+        duplicates: Which samples are one and so never negatives, see `find_identities`.
         normalise: How the stages are concatenated.
         precision: "fp32" or "bf16".
         num_workers: Processes that decode; 0 where the data set is cached.
@@ -46,6 +48,7 @@ class Parts:
     method: Callable[[Encoder], nn.Module]
     stages: Sequence[StageSpec]
     seed: int = 0
+    duplicates: Duplicates = "near"
     normalise: str = "each"
     precision: str = "fp32"
     num_workers: int = 0

@@ -31,7 +31,8 @@ class Coverage(NamedTuple):
         cells: Cells of the partition.
         cells_cut: Cells that no batch of the epoch holds whole, though one holds a part.
         cells_per_batch: Mean number of cells that a batch touches.
-        negatives: (least, median, most) samples of the anchor's own cell beside it in the batch.
+        negatives: (least, median, most) samples of the anchor's own cell beside it in the batch; copies of
+            the anchor are among them, though no negatives.
         cell_sizes: (smallest, largest) cell.
     """
 

@@ -92,7 +92,7 @@ class _Items:
         """Takes a pass over the items, once."""
         digest = hashlib.blake2b(digest_size=16)
         for row in range(len(self)):
-            _feed(digest, self._dataset[row])
+            feed(digest, self._dataset[row])
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -154,13 +154,23 @@ def _scalars(item: Any, modality: str) -> dict[str, Any]:
     return found
 
 
-def _feed(digest: hashlib.blake2b, value: Any) -> None:
+def feed(digest: hashlib.blake2b, value: Any) -> None:
+    """Adds a content to a digest: tensors, numbers and text, and what is nested of them.
+
+    Raises:
+        DataError: It holds anything else.
+
+    >>> digest = hashlib.blake2b(digest_size=4)
+    >>> feed(digest, {"text": "a bird", "series": torch.zeros(3)})
+    >>> digest.hexdigest()
+    '6330841a'
+    """
     if isinstance(value, Mapping):
         value = tuple(value.items())
     if isinstance(value, (tuple, list)):
         digest.update(f"{type(value).__name__} {len(value)}".encode())
         for part in value:
-            _feed(digest, part)
+            feed(digest, part)
     elif isinstance(value, (Tensor, np.ndarray)):
         array = np.asarray(value)
         digest.update(repr((array.shape, str(array.dtype))).encode() + array.tobytes())
@@ -168,5 +178,5 @@ def _feed(digest: hashlib.blake2b, value: Any) -> None:
         digest.update(repr(value).encode("utf-8", "surrogatepass"))
     else:
         raise DataError(
-            f"torch_dataset: an item holds a {type(value).__name__}; give tensors, numbers or text"
+            f"an item of the data set holds a {type(value).__name__}; give tensors, numbers or text"
         )

@@ -9,10 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from overtone import artifacts
 from overtone.contracts import Views
 from overtone.levers.cells import partition_of
 from overtone.levers.hiding import views_of
+from overtone.levers.identities import identities_of
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.run_folder import Parts, stage_folder
@@ -23,11 +27,13 @@ class Levers(NamedTuple):
 
     Attributes:
         partition: Its cells.
+        identities: (N,) int64; copies share one and are never negatives of each other.
         views: Its views, which may hide evidence.
         erasing: Digest of what they hide; empty where they cannot.
     """
 
     partition: Partition
+    identities: NDArray[np.int64]
     views: Views
     erasing: str = ""
 
@@ -37,9 +43,10 @@ def levers_of(parts: Parts, folder: Path, stage: int, display: Display) -> Lever
 
     Stage 0 has one cell and hides nothing.
     """
+    identities = identities_of(parts, folder, display)
     if stage == 0:
-        return Levers(Partition.whole(len(parts.dataset)), parts.views)
+        return Levers(Partition.whole(len(parts.dataset)), identities, parts.views)
     views = views_of(parts, folder, stage, display)
     place = stage_folder(folder, stage) / "erasing"
     erasing = artifacts.digest(place) if parts.stages[stage].erase != "off" else ""
-    return Levers(partition_of(parts, folder, stage), views, erasing)
+    return Levers(partition_of(parts, folder, stage), identities, views, erasing)

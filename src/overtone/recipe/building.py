@@ -65,6 +65,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         method=given.get("method") or partial(_build, "method", KINDS["method"], recipe.method),
         stages=stages,
         seed=recipe.seed,
+        duplicates=recipe.duplicates,
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,
         precision=recipe.precision,
         num_workers=recipe.num_workers,

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from overtone import loggers
+from overtone.identities import Duplicates
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, Place, override, read_yaml
 from overtone.stages import StageSpec, complaints
@@ -60,6 +61,7 @@ class Recipe(BaseModel):
     method: Component = Field(default_factory=lambda: {"name": "simclr"})
     train: dict[str, Any] = Field(default_factory=dict)
     stages: int | list[dict[str, Any]] = 3
+    duplicates: Duplicates = "near"
     normalise: Literal["each", "once"] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     num_workers: int = Field(default=0, ge=0)
