@@ -91,6 +91,20 @@ def test_coarse_cells_are_as_large_as_what_is_known_allows(tmp_path: Path) -> No
     assert choice["known"]["30"] < 0.15
 
 
+def test_what_is_spread_over_the_whole_sample_is_not_hidden(tmp_path: Path) -> None:
+    """An encoder that sees everything, of views that change nothing: hiding it would leave nothing."""
+    parts = dataclasses.replace(_parts(N), views=lambda batch, address: [batch, batch])
+    example = parts.dataset.collate([parts.dataset[0]])
+    parts = dataclasses.replace(
+        parts, encoder=lambda stage: as_encoder(nn.Flatten(), "image", example=example)
+    )
+    run(parts, tmp_path)
+    assert levers_of(parts, tmp_path, 1, Silent()).views is parts.views
+    choice = artifacts.read_json(tmp_path / "stage-1" / "erasing" / "choice.json")
+    assert choice["hides"] == []
+    assert choice["spread"]["0"] > 0.5
+
+
 def test_a_fraction_hides_as_much_of_every_sample_and_goes_together_with_cells(tmp_path: Path) -> None:
     parts = _parts(6, erase=0.25, cell_size=20)
     run(parts, tmp_path)

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)  # of a stage's saliency that is hidden: the first that suffices
 HIDDEN = 0.005  # what the stage may still know among random samples; a new encoder makes more of the rest
+MOST_HIDDEN = 0.5  # of a sample; what is spread wider shares its pixels with everything else
 
 
 def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
@@ -76,10 +77,20 @@ def _as_needed(
         most = max((s for s in range(stage) if s not in hides), key=known.__getitem__)
         if known[most] <= MOST_KNOWN:
             break
+        tried = [*hides, most]
+        maps = [saliency_of(parts, folder, earlier, display) for earlier in tried]
+        needed, choice["shares"] = _sufficient(parts, [encoders[s] for s in tried], maps)
+        if needed.mean() > MOST_HIDDEN:
+            choice["spread"] = {str(most): float(needed.mean())}
+            logger.info(
+                "stage %d: what stage %d looks at is spread over %.0f %% of a sample and is not hidden",
+                stage,
+                most,
+                100 * needed.mean(),
+            )
+            break
         hides.append(most)
-        maps = [saliency_of(parts, folder, earlier, display) for earlier in hides]
-        marked, choice["shares"] = _sufficient(parts, [encoders[s] for s in hides], maps)
-        views = _erasing(parts.views, parts.dataset, parts.seed, marked)
+        marked, views = needed, _erasing(parts.views, parts.dataset, parts.seed, needed)
     return marked, choice
 
 
