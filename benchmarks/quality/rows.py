@@ -17,6 +17,8 @@ SIZES = {"train": 6000, "test": 3000}
 TINY = 240
 
 RIVALS: dict[str, Values] = {
+    # The simplest rival: a temperature that looks closer at what is near (0.2 is that of everything else).
+    "temperature 0.1": {"name": "nt_xent", "temperature": 0.1},
     # Robinson et al., "Can contrastive learning avoid shortcut solutions?", NeurIPS 2021.
     "IFM": {"name": "ifm", "epsilon": 0.05},
     # Robinson et al., "Contrastive learning with hard negative samples", ICLR 2021.
