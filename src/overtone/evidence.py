@@ -16,7 +16,7 @@ from overtone import rng
 from overtone.contracts import Batch, Dataset
 from overtone.embedding import evaluating, to_device
 from overtone.errors import RecipeError
-from overtone.views.erasing import Units, bank_of
+from overtone.views.erasing import Units, bank_of, present
 from overtone.views.pixels import unit_floats
 
 TEMPERATURE = 0.2
@@ -64,7 +64,7 @@ def saliency(
         for begin in range(0, n, _BATCH):
             samples = [dataset[row] for row in range(begin, min(begin + _BATCH, n))]
             batch = to_device(dataset.collate(samples), device)
-            moved = _moved(encoder, batch, dataset.modality, others, average) * _present(
+            moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality
             )
             rows.append(_by_unit(moved, units.numbers(batch[dataset.modality])))
@@ -164,16 +164,6 @@ def _fitting(average: Tensor, content: Tensor) -> Tensor:
     if average.ndim != 3 or average.shape[1] == content.shape[1]:
         return average
     return F.pad(average, (0, 0, 0, max(0, content.shape[1] - average.shape[1])))[:, : content.shape[1]]
-
-
-def _present(batch: Batch, modality: str) -> Tensor | float:
-    """1 where a series has steps and 0 in its padding, (B, L, 1)."""
-    content = batch[modality]
-    if content.ndim != 3 or "length" not in batch:
-        return 1.0
-    steps = torch.arange(content.shape[1], device=content.device)
-    present: Tensor = (steps < batch["length"][:, None]).float()
-    return present[:, :, None]
 
 
 def _floats(content: Tensor) -> Tensor:

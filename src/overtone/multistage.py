@@ -93,7 +93,10 @@ def _train(
     )
     with rng.seeded(parts.seed, "head", stage):
         method = parts.method(encoder)
-    logger.info("stage %d: %s", stage, sampler.coverage())
+    coverage = sampler.coverage()
+    artifacts.make_folder(home)
+    artifacts.write_json(home / "coverage.json", coverage._asdict())
+    logger.info("stage %d: %s", stage, coverage)
     trainable(encoder, spec.trainable)
     optimizer = build_optimizer(
         method,

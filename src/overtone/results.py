@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def evaluate_study(study: Study) -> Results | None:
     copies = counted(identities_kept(study.home(0)))
     if copies.copies:
         results.sentences.append(f"Never negatives of each other: {copies}.")
-    _write(study.folder, results, copies)
+    _write(study, results, copies)
     return results
 
 
@@ -139,6 +139,24 @@ def embeddings_kept(
     """What a stage of a run left behind, for the probes to learn from and to be asked about."""
     train = embeddings_of(home, stage)
     return train[sets.train], (embeddings_of(home, stage, "test") if sets.has_test_set else train)[sets.test]
+
+
+def levers_kept(home: Path, n_stages: int) -> list[dict[str, Any]]:
+    """What each stage was trained with: `coverage` of its batches, and how `cells` and `erasing` were chosen.
+
+    Coverage names the cells of a batch, the negatives of an anchor and the samples that an epoch uses; see
+    `overtone.sampling.Coverage`. A stage that was given and not trained has none.
+    """
+    places = {
+        "coverage": "coverage.json",
+        "cells": "partition/choice.json",
+        "erasing": "erasing/choice.json",
+    }
+    stages = [stage_folder(home, stage) for stage in range(n_stages)]
+    return [
+        {key: artifacts.read_json(stage / place) for key, place in places.items() if (stage / place).exists()}
+        for stage in stages
+    ]
 
 
 def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32]) -> None:
@@ -276,8 +294,8 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     return _results(scores, n_stages, study.baselines, sets)
 
 
-def _write(folder: Path, results: Results, copies: Copies) -> None:
-    linear, knn, comparison, sentences = results
+def _write(study: Study, results: Results, copies: Copies) -> None:
+    (linear, knn, comparison, sentences), folder = results, study.folder
     lines = [
         "Linear probe",
         "",
@@ -290,7 +308,13 @@ def _write(folder: Path, results: Results, copies: Copies) -> None:
     artifacts.write_text(folder / "table.md", "\n".join(lines))
     records = {"linear": table_records(linear, comparison), "knn": table_records(knn, comparison)}
     artifacts.write_json(
-        folder / "results.json", {**records, "sentences": sentences, "identities": copies._asdict()}
+        folder / "results.json",
+        {
+            **records,
+            "sentences": sentences,
+            "identities": copies._asdict(),
+            "stages": levers_kept(study.home(0), len(study.recipe.stage_specs())),
+        },
     )
 
 

@@ -60,7 +60,10 @@ def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
 def _as_needed(
     parts: Parts, folder: Path, stage: int, display: Display
 ) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
-    """Hides the stage that knows most inside fine cells, until none knows much there: often none at all."""
+    """Hides stages that know much inside fine cells until none does: often none at all.
+
+    Of several, the one that knows most of random samples comes first: what it learned dominates.
+    """
     encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
     size = candidates("fine", len(parts.dataset))[0]
     seed = rng.derive(parts.seed, "clusters", stage)
@@ -72,11 +75,14 @@ def _as_needed(
     views, marked = parts.views, None
     while len(hides) < stage:
         inside = known_inside(encoders, parts.dataset, views, cells, seed=parts.seed, device=parts.device)
-        known = [found.known for found in inside]
-        choice["known"].append(known)
-        most = max((s for s in range(stage) if s not in hides), key=known.__getitem__)
-        if known[most] <= MOST_KNOWN:
+        choice["known"].append([found.known for found in inside])
+        unanswered = [s for s in range(stage) if s not in hides and inside[s].known > MOST_KNOWN]
+        if not unanswered:
             break
+        at_large = known_inside(
+            encoders, parts.dataset, parts.views, _random_groups(parts), seed=parts.seed, device=parts.device
+        )
+        most = max(unanswered, key=lambda s: at_large[s].known)
         tried = [*hides, most]
         maps = [saliency_of(parts, folder, earlier, display) for earlier in tried]
         needed, choice["shares"] = _sufficient(parts, [encoders[s] for s in tried], maps)
@@ -98,9 +104,7 @@ def _sufficient(
     parts: Parts, encoders: Sequence[nn.Module], maps: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.bool_], dict[str, float]]:
     """The smallest share of their saliency without which these encoders know nothing of random samples."""
-    n = len(parts.dataset)
-    order = rng.permuted(np.arange(n), n, rng.derive(parts.seed, "erasing", "groups"))
-    groups = Partition(order // COMPANIONS)
+    groups = _random_groups(parts)
     measured: dict[str, float] = {}
     for share in SHARES:
         marked = np.logical_or.reduce([covering(each, share) for each in maps])
@@ -114,6 +118,12 @@ def _sufficient(
         100 * share,
     )
     return marked, measured
+
+
+def _random_groups(parts: Parts) -> Partition:
+    n = len(parts.dataset)
+    order = rng.permuted(np.arange(n), n, rng.derive(parts.seed, "erasing", "groups"))
+    return Partition(order // COMPANIONS)
 
 
 def _say(stage: int, hides: Sequence[int], marked: NDArray[np.bool_]) -> None:

@@ -114,7 +114,22 @@ class ErasingViews:
         fill = self.bank[donors].to(content)
         if fill.ndim < 4 and fill.shape[1] != content.shape[1]:  # series are padded to their own batch
             fill = fill[:, torch.arange(content.shape[1]) % fill.shape[1]]
-        return {**batch, self.modality: torch.where(self.units.hidden(marked, content), fill, content)}
+        hidden = self.units.hidden(marked, content) & present(batch, self.modality)
+        return {**batch, self.modality: torch.where(hidden, fill, content)}
+
+
+def present(batch: Batch, modality: str) -> Tensor:
+    """Where a batch has content and no padding, bool, of a shape that broadcasts to the content's.
+
+    >>> present({"series": torch.zeros(1, 3, 1), "length": torch.tensor([2])}, "series")[0, :, 0]
+    tensor([ True,  True, False])
+    """
+    content = batch[modality]
+    if content.ndim != 3 or "length" not in batch:
+        return torch.ones((), dtype=torch.bool, device=content.device)
+    steps = torch.arange(content.shape[1], device=content.device)
+    existing: Tensor = steps < batch["length"][:, None]
+    return existing[:, :, None]
 
 
 def bank_of(dataset: Dataset, seed: int) -> Batch:
