@@ -10,8 +10,8 @@ Granularity: TypeAlias = Literal["fine", "coarse"]
 FINE = 30  # samples a cell: batches of 256 hold about nine cells, and the weakest feature comes out
 FINEST = 10
 COARSEST = 10  # cells in all: the published method's
-# A stage whose negatives an earlier one can tell apart learns again what that one knows. Measured: up to 0.09 where
-# little is suppressed; where much is, 0.16 to 0.9 in cells that leave the dominant feature of use.
+# A stage whose negatives an earlier one can tell apart learns again what that one knows. Measured: up to 0.09
+# where little is suppressed; where much is, 0.16 to 0.9 in cells that leave the dominant feature of use.
 MOST_KNOWN = 0.12
 
 
