@@ -242,12 +242,15 @@ def integrate(parts: Parts, folder: Path) -> None:
     } | {"normalise": parts.normalise}
     if reusable(folder / "encoder", inputs):
         return
+    stages = [load_stage(parts, folder, s) for s in range(n_stages)]
     joint = JointEncoder(
-        [load_stage(parts, folder, s) for s in range(n_stages)],
+        stages,
         normalise=parts.normalise,
         modality=parts.dataset.modality,
         content=dict(parts.content),
     )
+    if isinstance(stages[0], JointEncoder):  # a student, which is whole
+        joint = stages[0]
     with artifacts.writing(folder / "encoder", inputs) as beside:
         joint.save(beside)
 
