@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from overtone.progress import Silent
 from overtone.recipe import build_parts, open_data, parse, resolved
 from overtone.results import evaluate_study
 from overtone.study import Study, carry_out
+from overtone.training import Pace
 
 RECIPE: dict[str, Any] = {
     "data": {"source": "trifeature", "n": 200, "image_size": 16},
@@ -114,6 +116,25 @@ def test_a_student_is_the_same_each_time_and_is_not_trained_again(run: Path, fin
     shutil.rmtree(integrated(run, "distilled"))
     integrate(run, "distilled", epochs=1)
     assert tiny.artifacts_of(integrated(run, "distilled")) == first
+
+
+def test_a_student_whose_training_broke_off_ends_as_one_whose_training_did_not(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(Silent):
+        def advance(self, task: str, done: int, total: int, note: str = "") -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+
+    integrate(run, "distilled", epochs=2)
+    whole = tiny.artifacts_of(integrated(run, "distilled"))
+    shutil.rmtree(integrated(run, "distilled"))
+    monkeypatch.setattr(multistage, "Pace", partial(Pace, checkpoint_seconds=0.0, log_every=1))
+    with pytest.raises(KeyboardInterrupt):
+        integrate(run, "distilled", epochs=2, display=Breaks())
+    assert [p.name for p in (integrated(run, "distilled") / "stage-0" / "checkpoints").iterdir()]
+    integrate(run, "distilled", epochs=2)
+    assert tiny.artifacts_of(integrated(run, "distilled")) == whole
 
 
 def test_embeddings_that_a_student_left_are_those_it_gives(run: Path) -> None:

@@ -152,8 +152,7 @@ def embed(
     """Embed data with the encoder of a run: one row a sample, in the order of the ids."""
     from overtone.embedding import embed as embed_dataset
     from overtone.errors import RecipeError
-    from overtone.integrating import integrated
-    from overtone.integration import load
+    from overtone.integrating import load_integrated
     from overtone.progress import logging_to
     from overtone.recipe import own_module
     from overtone.results import write_parquet
@@ -162,7 +161,7 @@ def embed(
     if out.suffix not in (".npy", ".parquet") or not out.parent.is_dir():
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.npy or *.parquet.")
     study = Study.load(run)
-    encoder = load(integrated(study.home(0), method), encoder=own_module(study.recipe))
+    encoder = load_integrated(study.home(0), method, own_module(study.recipe))
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
     dataset = _opened(encoder, data, None)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from overtone import artifacts, multistage
 from overtone.contracts import Batch, Views
 from overtone.encoders import Encoder, load_encoder
-from overtone.errors import RecipeError
+from overtone.errors import RecipeError, RunError
 from overtone.heads import ProjectionHead
 from overtone.integration import Distillation, JointEncoder, load, moments, projection
 from overtone.multistage import Parts, embeddings_of, load_stage, stage_folder
@@ -85,7 +85,7 @@ def integrate(
             elif method != "concatenated":
                 with artifacts.writing(integrated(home, method) / "encoder", _made_of(home)) as beside:
                     linear_after(home, joint, method, dim, weights).save(beside)
-    return load(integrated(study.home(0), method), encoder=module)
+    return load_integrated(study.home(0), method, module)
 
 
 def integrated(home: Path, method: str) -> Path:
@@ -109,6 +109,21 @@ def is_integrated(home: Path, method: str) -> bool:
     made = place / "stage-0" / "encoder" if method == "distilled" else place / "encoder"
     artifacts.require_inputs(made, artifacts.verify(made), _made_of(home))
     return True
+
+
+def load_integrated(home: Path, method: str, module: nn.Module | None = None) -> JointEncoder:
+    """What a method made of a run; `module` as for `load`.
+
+    Raises:
+        RunError: It was not carried out, or on other stages.
+        RecipeError: The method is unknown.
+    """
+    _require_known(method)
+    if method != "concatenated" and not is_integrated(home, method):
+        raise RunError(
+            f"{home}: {method} was not made of it; do that with `overtone integrate {home} --method {method}`"
+        )
+    return load(integrated(home, method), encoder=module)
 
 
 def encoder_of(home: Path, stage: int, module: nn.Module | None) -> Encoder:
@@ -168,13 +183,17 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
 
 
 def _check(method: str, **given: object) -> None:
-    if method not in TAKES:
-        raise RecipeError(f"method: {method!r} is unknown; expected one of {', '.join(TAKES)}.")
+    _require_known(method)
     for name, value in given.items():
         if value is not None and name != TAKES[method]:
             raise RecipeError(f"{name}: {value!r}, but the method {method} takes none; leave it out.")
     if method == "weighted" and given["weights"] is None:
         raise RecipeError("weights: none given; weighted takes one positive number a stage.")
+
+
+def _require_known(method: str) -> None:
+    if method not in TAKES:
+        raise RecipeError(f"method: {method!r} is unknown; expected one of {', '.join(TAKES)}.")
 
 
 def _with_the_sample_itself(views: Views) -> Views:
