@@ -154,6 +154,14 @@ def test_the_table_of_the_run_shows_each_encoder_and_what_it_keeps(run: Path) ->
     assert any(said.startswith("distilled keeps of what stages 0-1 gain") for said in results.sentences)
 
 
+def test_half_precision_whitens_as_well_as_full(run: Path) -> None:
+    made, data = integrate(run, "whitened", dim=20), _parts(run).dataset
+    halves = embed(made, data, precision="bf16")
+    similar = (halves * _embedded(made, run)).mean(0)  # of two variables of unit variance
+    assert similar[:5].min() > 0.9
+    assert made.join([torch.zeros(1, 128), torch.zeros(1, 128)]).dtype == torch.float32
+
+
 def test_an_encoder_made_of_other_stages_is_refused(run: Path) -> None:
     integrate(run, "whitened", dim=9)
     assert is_integrated(run, "whitened")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from overtone.multistage import Parts, embeddings_of, load_stage, stage_folder
 from overtone.progress import Display
 from overtone.recipe import build_parts, open_data, own_module
 from overtone.study import PLAIN, Study, threads
+
+logger = logging.getLogger(__name__)
 
 TAKES = {
     "concatenated": None,
@@ -156,6 +159,7 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
     last = len(parts.stages) - 1
     teacher = _with(joint, projection=_components(home, joint, None, whiten=True))
     sides = _sides(home, joint)
+    logger.info("distilled: begins as stage %d, learns %d directions of all stages.", last, teacher.dim)
 
     def targets(batch: Batch) -> Tensor:
         rows = batch["index"].cpu().numpy()

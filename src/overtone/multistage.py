@@ -243,14 +243,15 @@ def integrate(parts: Parts, folder: Path) -> None:
     if reusable(folder / "encoder", inputs):
         return
     stages = [load_stage(parts, folder, s) for s in range(n_stages)]
-    joint = JointEncoder(
-        stages,
-        normalise=parts.normalise,
-        modality=parts.dataset.modality,
-        content=dict(parts.content),
-    )
     if isinstance(stages[0], JointEncoder):  # a student, which is whole
         joint = stages[0]
+    else:
+        joint = JointEncoder(
+            stages,
+            normalise=parts.normalise,
+            modality=parts.dataset.modality,
+            content=dict(parts.content),
+        )
     with artifacts.writing(folder / "encoder", inputs) as beside:
         joint.save(beside)
 

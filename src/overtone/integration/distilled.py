@@ -46,5 +46,5 @@ class Distillation(nn.Module):
         student, teacher = self._student_and_teacher
         with torch.no_grad():
             wanted = torch.cat([teacher(view) for view in views])
-        given = torch.cat([student(view) for view in views]).float()
+        given = torch.cat([student(view) for view in views])
         return F.mse_loss(given, wanted), given

@@ -86,7 +86,11 @@ class JointEncoder(Encoder):
     def join(self, embeddings: Sequence[Tensor]) -> Tensor:
         """The joint embeddings (B, dim) of what the stages gave for a batch, (B, D_s) each."""
         joined = _joined(embeddings, self.normalise, self.weights)
-        return joined if self.projection is None else cast(Tensor, self.projection(joined))
+        if self.projection is None:
+            return joined
+        # Whitening multiplies small differences, which bf16 does not have.
+        with torch.autocast(joined.device.type, enabled=False):
+            return cast(Tensor, self.projection(joined.float()))
 
     @torch.inference_mode()
     def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:
