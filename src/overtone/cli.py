@@ -186,7 +186,7 @@ def integrate(
     dim: Annotated[int | None, typer.Option(help="Of projected and whitened: the width.")] = None,
     weights: Annotated[str | None, typer.Option(help="Of weighted: one a stage, such as 1,2,1.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of distilled; default: as long as all stages.")
+        int | None, typer.Option(min=1, help="Of distilled; default: twice those of all stages.")
     ] = None,
 ) -> None:
     """Make one encoder of all stages, and print the table with it beside them."""

@@ -42,6 +42,8 @@ TAKES = {
 _ROWS = 8192  # embeddings in memory at a time
 _BATCH_SIZE = 64  # a regression needs no negatives, and gains from more and smaller steps
 _HIDDEN_DIM = 512
+# Times the epochs of all stages. With one, the worst of four runs kept 85 % of a gain; with two, 91 %.
+_PATIENCE = 2
 
 
 def integrate(
@@ -64,7 +66,7 @@ def integrate(
         dim: Of "projected" and "whitened", how many components; the width of a stage by default.
         weights: Of "weighted", one a stage. A linear probe is blind to them, and none found without labels
             was better than equal ones, so there is no default.
-        epochs: Of "distilled"; by default as long as all stages together.
+        epochs: Of "distilled"; by default twice as many as all stages together.
         display: Shows how far the training is.
 
     Raises:
@@ -172,7 +174,7 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
     spec = dataclasses.replace(
         parts.stages[last],
         **cast(Any, PLAIN),
-        epochs=sum(stage.epochs for stage in parts.stages) if epochs is None else epochs,
+        epochs=_PATIENCE * sum(stage.epochs for stage in parts.stages) if epochs is None else epochs,
         batch_size=min(_BATCH_SIZE, len(parts.dataset)),
         trainable="all",
     )
