@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_help_and_version_import_neither_torch_nor_numpy(option: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "resume", "evaluate", "embed"])
+@pytest.mark.parametrize("command", ["demo", "train", "resume", "evaluate", "embed", "integrate"])
 def test_every_command_explains_itself(overtone: Run, command: str) -> None:
     code, out, _ = overtone(command, "--help")
     assert code == 0
@@ -122,6 +123,20 @@ def test_one_stage_can_be_embedded_alone(home: Path, overtone: Run) -> None:
     )
     assert (code, np.load(home / "s.npy").shape) == (0, (66, 128))
     assert "66 embeddings of 128 values" in out
+
+
+def test_an_integrated_encoder_is_shown_embeds_and_reads_other_data(
+    home: Path, overtone: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    code, out, _ = overtone("integrate", run, "--epochs", 1)
+    assert (code, "distilled')" in out) == (0, True)
+    made = ("embed", run, "--data", home / "plain", "--out", tmp_path / "e.npy", "--method", "distilled")
+    assert overtone(*made)[0] == 0
+    kept = np.load(run / "integrated" / "distilled" / "stage-0" / "embeddings" / "train.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "e.npy"), kept, atol=1e-5)
+    code, out, _ = overtone("evaluate", run, "--data", home / "labelled")
+    assert (code, "distilled" in out, "distilled keeps of what stages 0-2 gain" in out) == (0, True, True)
 
 
 def test_a_run_without_labels_says_how_to_get_a_table(home: Path, overtone: Run) -> None:
@@ -177,6 +192,15 @@ def test_resuming_a_finished_run_trains_nothing(home: Path, overtone: Run) -> No
         (["embed", "run", "--data", "plain", "--out", "e.txt"], 2, "named *.npy or *.parquet"),
         (["embed", "run", "--data", "plain", "--out", "no/e.npy"], 2, "in an existing folder"),
         (["embed", "run", "--data", "plain", "--out", "e.npy", "--stage", "3"], 2, "stages 0 to 2"),
+        (
+            ["embed", "run", "--data", "plain", "--out", "e.npy", "--method", "whitened"],
+            4,
+            "overtone integrate run",
+        ),
+        (["integrate", "run", "--method", "averaged"], 2, "method: 'averaged' is unknown"),
+        (["integrate", "run", "--method", "weighted", "--weights", "a,b"], 2, "--weights a,b: expected"),
+        (["integrate", "run", "--method", "projected", "--dim", "400"], 2, "dim: 400; expected 1 to"),
+        (["integrate", "plain"], 4, "plain: holds no run"),
         (["embed", "plain", "--data", "plain", "--out", "e.npy"], 4, "plain: holds no run"),
         (["trane"], 2, "Did you mean 'train'?"),
     ],

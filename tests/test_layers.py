@@ -26,7 +26,7 @@ LAYERS: list[set[str]] = [
     {"methods", "training"},
     {"evaluation", "integration", "monitoring", "run_folder", "levers", "multistage"},
     {"report", "recipe"},
-    {"study", "results", "fitting", "auto", "demo"},
+    {"study", "integrating", "results", "fitting", "auto", "demo"},
     {"cli"},
 ]  # fmt: skip
 

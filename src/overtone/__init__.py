@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from overtone.encoders import ImageEncoder as ImageEncoder
     from overtone.encoders import build_encoder as build_encoder
     from overtone.fitting import fit as fit
+    from overtone.integrating import integrate as integrate
     from overtone.integration import JointEncoder as JointEncoder
     from overtone.integration import load as load
     from overtone.methods import SimCLR as SimCLR
@@ -42,6 +43,7 @@ _HOMES = {
     "embed": "embedding",
     "evaluate": "results",
     "fit": "fitting",
+    "integrate": "integrating",
     "load": "integration",
     "next_partition": "clustering",
 }

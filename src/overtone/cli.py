@@ -144,12 +144,15 @@ def embed(
     data: Annotated[Path, typer.Option(help="Images to embed; any source that `train --data` takes.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A .npy file, or a .parquet file with the ids.")],
     stage: Annotated[int | None, typer.Option(help="One stage alone, instead of all together.")] = None,
+    method: Annotated[
+        str, typer.Option(help="Which encoder of all stages; see `overtone integrate`.")
+    ] = "concatenated",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 512,
 ) -> None:
     """Embed data with the encoder of a run: one row a sample, in the order of the ids."""
     from overtone.embedding import embed as embed_dataset
     from overtone.errors import RecipeError
-    from overtone.integration import load
+    from overtone.integrating import load_integrated
     from overtone.progress import logging_to
     from overtone.recipe import own_module
     from overtone.results import write_parquet
@@ -158,7 +161,7 @@ def embed(
     if out.suffix not in (".npy", ".parquet") or not out.parent.is_dir():
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.npy or *.parquet.")
     study = Study.load(run)
-    encoder = load(study.home(0), encoder=own_module(study.recipe))
+    encoder = load_integrated(study.home(0), method, own_module(study.recipe))
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
     dataset = _opened(encoder, data, None)
@@ -172,6 +175,33 @@ def embed(
         if place is None:
             write_parquet(out, dataset.ids, made)
     _line(f"{out}: {len(dataset):,} embeddings of {chosen.dim} values.")
+
+
+@app.command()
+def integrate(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    method: Annotated[
+        str, typer.Option(help="concatenated, weighted, projected, whitened or distilled.")
+    ] = "distilled",
+    dim: Annotated[int | None, typer.Option(help="Of projected and whitened: the width.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Of weighted: one a stage, such as 1,2,1.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of distilled; default: twice those of all stages.")
+    ] = None,
+) -> None:
+    """Make one encoder of all stages, and print the table with it beside them."""
+    from overtone.integrating import integrate as integrate_run
+    from overtone.integrating import integrated
+    from overtone.progress import logging_to
+    from overtone.results import evaluate_study
+    from overtone.study import Study
+
+    study, given = Study.load(run), _numbers(weights)
+    with _bars() as display, logging_to(display):
+        made = integrate_run(run, method, dim=dim, weights=given, epochs=epochs, display=display)
+        results = evaluate_study(study)
+    _show(study.folder, results, written=True)
+    _line(f"overtone.load({str(integrated(study.home(0), method))!r}) gives {made.dim} values a sample.")
 
 
 @app.callback(invoke_without_command=True)
@@ -273,6 +303,15 @@ def _show(folder: Path, results: Results | None, *, written: bool) -> None:
         _line(sentence)
     if written:
         _line(f"With kNN beside the linear probe: {folder / 'table.md'} and {folder / 'results.json'}.")
+
+
+def _numbers(given: str | None) -> list[float] | None:
+    from overtone.errors import RecipeError
+
+    try:
+        return None if given is None else [float(number) for number in given.split(",")]
+    except ValueError:
+        raise RecipeError(f"--weights {given}: expected numbers with commas between them.") from None
 
 
 def _bars() -> Bars:

@@ -23,6 +23,10 @@ class ProjectionHead(nn.Sequential):
         n_layers: Linear layers; 1 is a linear head.
         norm: "batch" normalises each hidden layer over the batch; "none" keeps samples independent.
 
+    Attributes:
+        out_dim: As given.
+        spec: The arguments from which `ProjectionHead(**spec)` makes the same layers again.
+
     Raises:
         RecipeError: A width or the number of layers is below 1, or the norm is unknown.
 
@@ -53,3 +57,4 @@ class ProjectionHead(nn.Sequential):
             layers.append(nn.ReLU(inplace=True))
         layers.append(nn.Linear(hidden_dim if n_layers > 1 else in_dim, out_dim))
         super().__init__(*layers)
+        self.out_dim, self.spec = out_dim, {**sizes, "norm": norm}

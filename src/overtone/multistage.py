@@ -174,11 +174,15 @@ def integrate(parts: Parts, folder: Path) -> None:
     } | {"normalise": parts.normalise}
     if reusable(folder / "encoder", inputs):
         return
-    joint = JointEncoder(
-        [load_stage(parts, folder, s) for s in range(n_stages)],
-        normalise=parts.normalise,
-        modality=parts.dataset.modality,
-        content=dict(parts.content),
-    )
+    stages = [load_stage(parts, folder, s) for s in range(n_stages)]
+    if isinstance(stages[0], JointEncoder):  # a student, which is whole
+        joint = stages[0]
+    else:
+        joint = JointEncoder(
+            stages,
+            normalise=parts.normalise,
+            modality=parts.dataset.modality,
+            content=dict(parts.content),
+        )
     with artifacts.writing(folder / "encoder", inputs) as beside:
         joint.save(beside)

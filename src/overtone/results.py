@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from overtone import artifacts
 from overtone.contracts import Dataset
 from overtone.embedding import embed
-from overtone.encoders import load_encoder
 from overtone.errors import RunError
 from overtone.evaluation import Score, evaluate_attributes, split_labelled
 from overtone.identities import Copies, counted
-from overtone.integration import concatenated
+from overtone.integrating import TAKES, encoder_of, integrated, is_integrated
+from overtone.integration import concatenated, load
 from overtone.levers.hiding import hidden_stages, kept_erasing, kept_saliency
 from overtone.levers.identities import identities_kept
 from overtone.partition import Partition
@@ -27,7 +28,7 @@ from overtone.progress import Display
 from overtone.recipe import Recipe, open_data, own_module
 from overtone.report.erased import erased_sheet
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
-from overtone.report.table import Comparison, Row, markdown_table, table_records, verdict
+from overtone.report.table import Comparison, Row, kept, markdown_table, table_records, verdict
 from overtone.run_folder import embeddings_of, stage_folder
 from overtone.study import Study, baseline_folder
 
@@ -116,7 +117,7 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
     sets = probe_sets(dataset, None)
 
     def made(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        encoder = load_encoder(stage_folder(home, stage) / "encoder", own_module(study.recipe))
+        encoder = encoder_of(home, stage, own_module(study.recipe))
         embeddings = embed(
             encoder, dataset, device=study.recipe.device, progress=partial(display.advance, "embeds")
         )
@@ -199,9 +200,29 @@ def read_columns(
         train, test = (
             concatenated(side, normalise) for side in zip(*(reader(*part) for part in parts), strict=True)
         )
-        scores = evaluate_attributes(train, sets.train_labels, test, sets.test_labels)
-        read[column] = {(score["attribute"], score["probe"]): score for score in scores}
+        read[column] = _scores(train, test, sets)
     return read
+
+
+def read_integrated(
+    home: Path, method: str, n_stages: int, sets: ProbeSets, reader: Reader, module: nn.Module | None
+) -> dict[tuple[str, str], Score]:
+    """What the probes read from the encoder that a method made of the stages of a run."""
+    place = integrated(home, method)
+    if method == "distilled":
+        return _scores(*reader(place, 0), sets)
+    encoder = load(place, encoder=module)
+    sides = zip(*(reader(home, stage) for stage in range(n_stages)), strict=True)
+    with torch.inference_mode():
+        train, test = (encoder.join([torch.from_numpy(np.array(e)) for e in side]).numpy() for side in sides)
+    return _scores(train, test, sets)
+
+
+def _scores(
+    train: NDArray[np.float32], test: NDArray[np.float32], sets: ProbeSets
+) -> dict[tuple[str, str], Score]:
+    scores = evaluate_attributes(train, sets.train_labels, test, sets.test_labels)
+    return {(score["attribute"], score["probe"]): score for score in scores}
 
 
 def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
@@ -277,7 +298,9 @@ def _results(
         longer="1 plain, as long" if compared else None,
     )
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
-    sentences = [*verdict(tables["linear"], comparison, counts), f"Probes were asked about {sets}."]
+    sentences = verdict(tables["linear"], comparison, counts)
+    sentences += [kept(tables["linear"], comparison, name, counts) for name in TAKES if name in first]
+    sentences += [f"Probes were asked about {sets}."]
     if compared and len(scores) == 1:
         sentences.append("One seed: how far the figures scatter, --seeds 3 would show.")
     return Results(**tables, comparison=comparison, sentences=sentences)
@@ -287,10 +310,15 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     if not sets.train_labels:
         return None
     n_stages = len(study.recipe.stage_specs())
+    homes = [study.home(seed) for seed in range(study.seeds)]
+    methods = [name for name in TAKES if all(is_integrated(home, name) for home in homes)]
+    module = own_module(study.recipe)
     scores = []
-    for seed in range(study.seeds):
-        shown = columns(study.home(seed), n_stages, study.baselines)
-        scores.append(read_columns(shown, sets, reader, study.recipe.normalise or "each"))
+    for home in homes:
+        shown = columns(home, n_stages, study.baselines)
+        read = read_columns(shown, sets, reader, study.recipe.normalise or "each")
+        read |= {name: read_integrated(home, name, n_stages, sets, reader, module) for name in methods}
+        scores.append(read)
     return _results(scores, n_stages, study.baselines, sets)
 
 

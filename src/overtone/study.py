@@ -83,6 +83,12 @@ class Study(NamedTuple):
         jobs = [job for seed in range(self.seeds) for job in self._jobs(seed)]
         return sorted(jobs, key=lambda job: -sum(stage["epochs"] for stage in _stages(job.recipe)))
 
+    def main_runs(self) -> list[tuple[Path, Recipe]]:
+        """The folder and the recipe of the main run of each seed."""
+        homes = [self.home(seed) for seed in range(self.seeds)]
+        recipes = {job.folder: job.recipe for job in self.jobs()}
+        return [(home, recipes[home]) for home in homes]
+
     def save(self) -> None:
         """Writes down what was asked for, before anything is trained.
 
@@ -190,7 +196,7 @@ def run_job(job: Job, display: Display) -> None:
     """Carries out one job in this process."""
     artifacts.make_folder(job.folder)
     artifacts.write_text(job.folder / "recipe.yaml", to_yaml(job.recipe))
-    with interrupts.catching(), _threads(job.recipe.threads or os.cpu_count() or 1):
+    with interrupts.catching(), threads(job.recipe.threads or os.cpu_count() or 1):
         dataset, test = open_data(job.recipe, cache_dir=job.cache or job.folder / "cache")
         interrupts.raise_if_requested()
         with _timed(job.folder / "seconds.json"):
@@ -208,7 +214,8 @@ def _timed(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
+    """Computes on so many threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

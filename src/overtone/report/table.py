@@ -121,6 +121,29 @@ more than the spread over seeds (1.6): a gain.']
     return [_sentence(attribute, figures, comparison, n_test[attribute]) for attribute, figures in rows]
 
 
+def kept(rows: Sequence[Row], comparison: Comparison, column: str, n_test: Mapping[str, int]) -> str:
+    """One sentence on how much an encoder made of all stages keeps of what they gain on stage 0.
+
+    Shares are of gains that exceed the noise (see `verdict`); of other attributes it says how many points
+    the encoder lies above or below all stages.
+
+    >>> figures = {"stage 0": [40.0], "0-2": [60.0], "whitened": [59.0]}
+    >>> kept([("shape", figures)], Comparison("0-2"), "whitened", {"shape": 3000})
+    'whitened keeps of what 0-2 gain on stage 0: shape 95 % of +20.0.'
+    """
+    said = []
+    for attribute, figures in rows:
+        first, whole, made = (_mean(figures[name]) for name in ("stage 0", comparison.result, column))
+        noise, _ = _noise(figures[comparison.result], figures["stage 0"], n_test[attribute])
+        share = (
+            f"{100 * (made - first) / (whole - first):.0f} % of {whole - first:+.1f}"
+            if whole - first > noise
+            else ""
+        )
+        said.append(f"{printable(attribute)} {share or f'no gain to keep, {made - whole:+.1f} against them'}")
+    return f"{column} keeps of what {comparison.result} gain on stage 0: {', '.join(said)}."
+
+
 def note(rows: Sequence[Row]) -> str:
     """What the figures of a table are, to be said under it.
 

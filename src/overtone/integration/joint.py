@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from overtone import artifacts
+from overtone import artifacts, rng
 from overtone.contracts import Batch
 from overtone.datasets.decoding import Framing, decoded
 from overtone.embedding import evaluating, to_device
-from overtone.encoders import Encoder, load_encoder, save_encoder
-from overtone.errors import DataError, RunError
+from overtone.encoders import Encoder, load_encoder, load_weights, save_encoder
+from overtone.errors import DataError, RecipeError, RunError
+from overtone.heads import ProjectionHead
+
+_PROJECTION = "projection.safetensors"
 
 
 def concatenated(embeddings: Sequence[NDArray[np.float32]], normalise: str = "each") -> NDArray[np.float32]:
@@ -33,7 +38,7 @@ def concatenated(embeddings: Sequence[NDArray[np.float32]], normalise: str = "ea
     array([[0.6, 0.8, 0. , 1. ]], dtype=float32)
     """
     tensors = [torch.from_numpy(np.array(e, dtype=np.float32)) for e in embeddings]
-    joined: NDArray[np.float32] = _joined(tensors, normalise).numpy()
+    joined: NDArray[np.float32] = _joined(tensors, normalise, None).numpy()
     return joined
 
 
@@ -45,6 +50,12 @@ class JointEncoder(Encoder):
         normalise: See `concatenated`.
         modality: The key of the content in a batch.
         content: How a sample's content was read in training, for `encode`: its `shape`, and `fit` for images.
+        weights: Factors on the stages before they are put side by side; all one by default.
+        projection: Takes the concatenation and gives the embeddings: principal components, or the head with
+            which a student was trained.
+
+    Raises:
+        RecipeError: The weights are not one positive number a stage.
 
     >>> from overtone.encoders import build_encoder
     >>> joint = JointEncoder([build_encoder("small_cnn"), build_encoder("small_cnn")])
@@ -59,15 +70,27 @@ class JointEncoder(Encoder):
         normalise: str = "each",
         modality: str = "image",
         content: dict[str, Any] | None = None,
+        weights: Sequence[float] | None = None,
+        projection: ProjectionHead | None = None,
     ) -> None:
         super().__init__()
         self.stages: Sequence[Encoder] = nn.ModuleList(stages)  # type: ignore[assignment]
         self.normalise, self.modality, self.content = normalise, modality, content or {}
-        self.dim = sum(stage.dim for stage in stages)
+        self.weights, self.projection = _checked(weights, len(stages)), projection
+        self.dim = sum(stage.dim for stage in stages) if projection is None else projection.out_dim
 
     def forward(self, batch: Batch) -> Tensor:
         """The joint embeddings of a batch."""
-        return _joined([stage(batch) for stage in self.stages], self.normalise)
+        return self.join([stage(batch) for stage in self.stages])
+
+    def join(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """The joint embeddings (B, dim) of what the stages gave for a batch, (B, D_s) each."""
+        joined = _joined(embeddings, self.normalise, self.weights)
+        if self.projection is None:
+            return joined
+        # Whitening multiplies small differences, which bf16 does not have.
+        with torch.autocast(joined.device.type, enabled=False):
+            return cast(Tensor, self.projection(joined.float()))
 
     @torch.inference_mode()
     def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:
@@ -106,7 +129,11 @@ class JointEncoder(Encoder):
             place = folder / f"stage-{number}"
             place.mkdir()
             save_encoder(stage, place)
-        settings = {name: getattr(self, name) for name in ("normalise", "modality", "content")}
+        settings = {name: getattr(self, name) for name in ("normalise", "modality", "content", "weights")}
+        if self.projection is not None:
+            settings["projection"] = self.projection.spec
+            state = {name: value.cpu() for name, value in self.projection.state_dict().items()}
+            (folder / _PROJECTION).write_bytes(serialized(state))
         artifacts.write_json(folder / "joint.json", {**settings, "stages": len(self.stages)})
 
     def _embedded(self, batch: Batch) -> NDArray[np.float32]:
@@ -163,10 +190,25 @@ def load(path: str | Path, *, encoder: nn.Module | None = None) -> JointEncoder:
     artifacts.verify(folder)
     settings = artifacts.read_json(folder / "joint.json")
     stages = [load_encoder(folder / f"stage-{number}", encoder) for number in range(settings.pop("stages"))]
+    if spec := settings.pop("projection", None):
+        with rng.seeded(0, "load"):  # it draws weights, which are then replaced
+            settings["projection"] = ProjectionHead(**spec)
+        load_weights(settings["projection"], folder / _PROJECTION)
     return JointEncoder(stages, **settings).eval()
 
 
-def _joined(embeddings: Sequence[Tensor], normalise: str) -> Tensor:
+def _checked(weights: Sequence[float] | None, n_stages: int) -> list[float] | None:
+    if weights is None:
+        return None
+    if len(weights) != n_stages or not all(0 < weight < inf for weight in weights):
+        raise RecipeError(f"weights: {list(weights)}; expected {n_stages} positive numbers, one a stage.")
+    return [float(weight) for weight in weights]
+
+
+def _joined(embeddings: Sequence[Tensor], normalise: str, weights: Sequence[float] | None) -> Tensor:
     if normalise == "each":
-        return torch.cat([F.normalize(e, dim=1) for e in embeddings], dim=1)
-    return F.normalize(torch.cat(list(embeddings), dim=1), dim=1)
+        embeddings = [F.normalize(e, dim=1) for e in embeddings]
+    if weights is not None:
+        embeddings = [weight * e for weight, e in zip(weights, embeddings, strict=True)]
+    joined = torch.cat(list(embeddings), dim=1)
+    return joined if normalise == "each" else F.normalize(joined, dim=1)
