@@ -96,7 +96,7 @@ def known_inside(
     Args:
         encoders: Each takes a batch and gives (B, D).
         dataset: Where the samples come from.
-        views: Makes the views; only the first two are looked at.
+        views: Makes the views; the first two are looked at, or the only one beside the sample itself.
         partition: The cells.
         seed: Address of the draws, with "discrimination".
         device: Where to compute.
@@ -144,7 +144,8 @@ def _embedded(
     found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in encoders]
     for begin in range(0, len(rows), _BATCH):
         batch = dataset.collate([dataset[row] for row in rows[begin : begin + _BATCH].tolist()])
-        made = views(to_device(batch, device), address)[:2]
+        batch = to_device(batch, device)
+        made = [*views(batch, address), batch][:2]  # the sample itself, where there is one view
         for encoder, sides in zip(encoders, found, strict=True):
             with evaluating(encoder):
                 for view, side in zip(made, sides, strict=True):

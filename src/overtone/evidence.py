@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from overtone import rng
 from overtone.contracts import Batch, Dataset
@@ -32,6 +33,7 @@ def saliency(
     *,
     seed: int,
     device: torch.device,
+    num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """The share of each unit in what decides how a sample relates to the others.
@@ -47,6 +49,7 @@ def saliency(
         units: What is summed.
         seed: Address of the draw of the others, with "saliency".
         device: Where to compute.
+        num_workers: Processes that load samples.
         progress: Called after each batch with the samples done and N.
 
     Returns:
@@ -59,17 +62,23 @@ def saliency(
     few = rng.permuted(np.arange(min(REFERENCES, n)), n, rng.derive(seed, "saliency"))
     others = F.normalize(torch.from_numpy(np.asarray(embeddings[np.sort(few)], np.float32)), dim=1).to(device)
     average = _average(bank_of(dataset, seed), dataset.modality, device)
-    rows = []
+    loader: DataLoader[Any] = DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_size=_BATCH,
+        num_workers=num_workers,
+        collate_fn=dataset.collate,
+        generator=rng.generator(seed, "saliency", "loader"),
+    )
+    rows: list[Tensor] = []
     with evaluating(encoder.to(device)):
-        for begin in range(0, n, _BATCH):
-            samples = [dataset[row] for row in range(begin, min(begin + _BATCH, n))]
-            batch = to_device(dataset.collate(samples), device)
+        for batch in loader:
+            batch = to_device(batch, device)
             moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality
             )
             rows.append(_by_unit(moved, units.numbers(batch[dataset.modality])))
             if progress:
-                progress(min(begin + _BATCH, n), n)
+                progress(sum(map(len, rows)), n)
     return _joined(rows)
 
 

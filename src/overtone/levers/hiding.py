@@ -15,6 +15,7 @@ from overtone import artifacts, rng
 from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.discrimination import COMPANIONS, known_inside
+from overtone.errors import RecipeError
 from overtone.evidence import covering, saliency, strongest
 from overtone.granularity import MOST_KNOWN, candidates
 from overtone.partition import Partition
@@ -84,7 +85,11 @@ def _as_needed(
         )
         most = max(unanswered, key=lambda s: at_large[s].known)
         tried = [*hides, most]
-        maps = [saliency_of(parts, folder, earlier, display) for earlier in tried]
+        try:
+            maps = [saliency_of(parts, folder, earlier, display) for earlier in tried]
+        except RecipeError as error:
+            logger.warning("stage %d: what stage %d looks at is not hidden. %s", stage, most, error)
+            break
         needed, choice["shares"] = _sufficient(parts, [encoders[s] for s in tried], maps)
         if needed.mean() > MOST_HIDDEN:
             choice["spread"] = {str(most): float(needed.mean())}
@@ -152,6 +157,7 @@ def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDA
             units_of(parts.dataset),
             seed=parts.seed,
             device=parts.device,
+            num_workers=parts.num_workers,
             progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
         )
         with artifacts.writing(place, inputs) as beside:
