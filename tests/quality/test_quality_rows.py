@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import run
 import table
+from ablation import VARIANTS
 from planted import write_stand_ins
-from rows import ROWS, TINY
+from rows import RIVALS, ROWS, TINY
 
 from overtone.contracts import Address
 from overtone.recipe import build_parts, open_data
@@ -38,8 +39,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_data_and_views_of_every_row_fit_its_recipes_and_labels_its_aims(row: str, data: Path) -> None:
-    options = run.asked([row, "--smoke", "--data", str(data), "--without", "rivals"])
+    options = run.asked([row, "--smoke", "--data", str(data)])
     others = dict(run.beside(options, 0))
+    assert {f"{name}-2" for name in RIVALS} <= set(others)
+    for later in VARIANTS.values():
+        assert len(run.recipe(options, {**ROWS[row].recipe, "stages": [{}, *later]}, 0).stage_specs()) == 3
     assert ("oracle-2" in others) == (ROWS[row].oracle is not None)
     recipe = run.recipe(options, ROWS[row].recipe, 0)
     for one in (recipe, others.get("oracle-0", recipe)):
