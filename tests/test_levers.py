@@ -16,7 +16,8 @@ from overtone import artifacts
 from overtone.contracts import Address
 from overtone.datasets import arrays, tones
 from overtone.encoders import SeriesEncoder, as_encoder
-from overtone.levers import levers_of
+from overtone.errors import RecipeError
+from overtone.levers import hiding, levers_of
 from overtone.multistage import run
 from overtone.progress import Silent
 from overtone.run_folder import Parts
@@ -103,7 +104,22 @@ def test_what_is_spread_over_the_whole_sample_is_not_hidden(tmp_path: Path) -> N
     assert levers_of(parts, tmp_path, 1, Silent()).views is parts.views
     choice = artifacts.read_json(tmp_path / "stage-1" / "erasing" / "choice.json")
     assert choice["hides"] == []
-    assert choice["spread"]["0"] > 0.5
+    assert choice["known"][0][0] > 0.5
+
+
+def test_where_it_cannot_be_told_what_is_looked_at_nothing_is_hidden_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RecipeError("erase: no parts that could be hidden")
+
+    monkeypatch.setattr(hiding, "saliency", refuse)
+    with caplog.at_level("INFO"):
+        run(_parts(N), tmp_path)
+    assert "no parts that could be hidden" in caplog.text
+    assert "nothing of what stage 0 looks at is hidden" in caplog.text
+    with pytest.raises(RecipeError, match="no parts"):
+        run(_parts(N, erase=0.3), tmp_path / "asked for")
 
 
 def test_a_fraction_hides_as_much_of_every_sample_and_goes_together_with_cells(tmp_path: Path) -> None:

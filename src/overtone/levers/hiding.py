@@ -80,29 +80,42 @@ def _as_needed(
         unanswered = [s for s in range(stage) if s not in hides and inside[s].known > MOST_KNOWN]
         if not unanswered:
             break
-        at_large = known_inside(
-            encoders, parts.dataset, parts.views, _random_groups(parts), seed=parts.seed, device=parts.device
-        )
-        most = max(unanswered, key=lambda s: at_large[s].known)
-        tried = [*hides, most]
-        try:
-            maps = [saliency_of(parts, folder, earlier, display) for earlier in tried]
-        except RecipeError as error:
-            logger.warning("stage %d: what stage %d looks at is not hidden. %s", stage, most, error)
+        tried = [*hides, _dominant(parts, encoders, unanswered)]
+        needed, choice["shares"] = _marked(parts, folder, tried, encoders, display)
+        if needed is None or needed.mean() > MOST_HIDDEN:
+            logger.info("stage %d: %s", stage, _refusal(tried[-1], needed))
             break
-        needed, choice["shares"] = _sufficient(parts, [encoders[s] for s in tried], maps)
-        if needed.mean() > MOST_HIDDEN:
-            choice["spread"] = {str(most): float(needed.mean())}
-            logger.info(
-                "stage %d: what stage %d looks at is spread over %.0f %% of a sample and is not hidden",
-                stage,
-                most,
-                100 * needed.mean(),
-            )
-            break
-        hides.append(most)
+        hides.append(tried[-1])
         marked, views = needed, _erasing(parts.views, parts.dataset, parts.seed, needed)
     return marked, choice
+
+
+def _dominant(parts: Parts, encoders: Sequence[nn.Module], among: Sequence[int]) -> int:
+    """The stage that knows most of random samples."""
+    known = known_inside(
+        encoders, parts.dataset, parts.views, _random_groups(parts), seed=parts.seed, device=parts.device
+    )
+    return max(among, key=lambda stage: known[stage].known)
+
+
+def _marked(
+    parts: Parts, folder: Path, stages: Sequence[int], encoders: Sequence[nn.Module], display: Display
+) -> tuple[NDArray[np.bool_] | None, dict[str, float]]:
+    """What would have to be hidden of some stages; None where it cannot be told what they look at."""
+    try:
+        maps = [saliency_of(parts, folder, stage, display) for stage in stages]
+    except RecipeError as error:
+        logger.warning("%s", error)
+        return None, {}
+    return _sufficient(parts, [encoders[stage] for stage in stages], maps)
+
+
+def _refusal(stage: int, needed: NDArray[np.bool_] | None) -> str:
+    if needed is None:
+        return f"nothing of what stage {stage} looks at is hidden: it cannot be told what that is"
+    return (
+        f"nothing of what stage {stage} looks at is hidden: it is spread over {needed.mean():.0%} of a sample"
+    )
 
 
 def _sufficient(
