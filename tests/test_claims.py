@@ -53,5 +53,5 @@ def test_photographs_beside_digits_are_learned_without_losing_the_digits(tmp_pat
         "train": {"epochs": 8},
     }
     found = figures(tmp_path, values, baselines=False)
-    assert found["class"]["stages 0-2"] > found["class"]["stage 0"] + 12
+    assert found["class"]["stages 0-2"] > found["class"]["stage 0"] + 17
     assert found["digit"]["stages 0-2"] > 99.5

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from overtone import artifacts, integrating, multistage
 from overtone.embedding import embed
 from overtone.errors import RecipeError, RunError
+from overtone.fitting import fit
 from overtone.integrating import integrate, integrated, is_integrated, linear_after, student_of
 from overtone.integration import JointEncoder, concatenated, load
 from overtone.progress import Silent
@@ -207,3 +208,11 @@ def test_a_linear_map_leaves_the_stages_as_they_are(finished: Path) -> None:
     made = linear_after(finished, joint, "projected", dim=3)
     state = made.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in joint.state_dict().items())
+
+
+def test_a_run_from_objects_is_told_what_can_be_made_of_it(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    fit(pictures, out=tmp_path, stages=2, epochs=1, batch_size=16, progress=False)
+    with pytest.raises(RunError, match="data of this run were given from Python"):
+        integrate(tmp_path, "distilled")
+    assert integrate(tmp_path, "projected", dim=8).encode(pictures).shape == (64, 8)

@@ -24,7 +24,8 @@ from overtone.errors import RecipeError, RunError
 from overtone.heads import ProjectionHead
 from overtone.integration import Distillation, JointEncoder, load, moments, projection
 from overtone.progress import Display
-from overtone.recipe import build_parts, open_data, own_module
+from overtone.recipe import Recipe, build_parts, open_data, own_module
+from overtone.recipe.components import GIVEN
 from overtone.run_folder import Parts, embeddings_of, load_stage, stage_folder
 from overtone.study import PLAIN, Study, threads
 
@@ -84,6 +85,7 @@ def integrate(
         for home, recipe in study.main_runs():
             joint = load(home, encoder=module)
             if method == "distilled":
+                _require_named(recipe)
                 parts = build_parts(recipe, *open_data(recipe, cache_dir=study.cache))
                 with threads(recipe.threads or os.cpu_count() or 1):
                     multistage.run(student_of(parts, home, joint, epochs), integrated(home, method), display)
@@ -195,6 +197,17 @@ def _check(method: str, **given: object) -> None:
             raise RecipeError(f"{name}: {value!r}, but the method {method} takes none; leave it out.")
     if method == "weighted" and given["weights"] is None:
         raise RecipeError("weights: none given; weighted takes one positive number a stage.")
+
+
+def _require_named(recipe: Recipe) -> None:
+    named = {"data": "source", "encoder": "name", "views": "name", "method": "name"}
+    given = [field for field, key in named.items() if getattr(recipe, field)[key] == GIVEN]
+    if given:
+        raise RunError(
+            f"distilled: the {', '.join(given)} of this run were given from Python, which a run folder "
+            "does not hold, and a student learns from the data. projected and whitened need none of them; or "
+            "train from a recipe that names everything."
+        )
 
 
 def _require_known(method: str) -> None:
