@@ -25,7 +25,7 @@ RIVALS: dict[str, Values] = {
     "hard negatives": {"name": "hard_negatives", "beta": 2.0, "tau_plus": 0.0},
 }
 """Objectives against feature suppression, each an ensemble as large as the result. Their values are the best
-of four to seven tried on `beside-mnist`, at the temperature of everything else."""
+of three to seven tried on `beside-mnist`, at the temperature of everything else."""
 
 BEST: dict[str, Values] = {}
 """Row -> the values that are better there than the default, of as many stages; for the second table alone."""
