@@ -47,8 +47,8 @@ def chosen(sizes: Sequence[int], known: Callable[[int], float]) -> tuple[int, di
     Returns:
         The size, and what was measured at each size that was tried.
 
-    >>> chosen([100, 30, 10], {100: 0.5, 30: 0.2}.__getitem__)
-    (30, {100: 0.5, 30: 0.2})
+    >>> chosen([100, 30, 10], {100: 0.5, 30: 0.1}.__getitem__)
+    (30, {100: 0.5, 30: 0.1})
     """
     measured: dict[int, float] = {}
     for size in sizes:

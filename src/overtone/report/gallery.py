@@ -57,6 +57,7 @@ def cell_gallery(
         DataError: The dataset holds no images, or the partition belongs to another number of samples.
         RecipeError: `n_cells`, `n_images` or `scale` is below 1.
 
+    >>> import torch
     >>> class Pictures(list):
     ...     modality, labels = "image", {}
     >>> pictures = Pictures([{"image": torch.rand(3, 32, 32)}] * 4)
