@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from overtone import artifacts, rng
-from overtone.clustering import next_partition
+from overtone.clustering import Mode, next_partition
 from overtone.discrimination import known_inside
 from overtone.granularity import candidates, chosen
 from overtone.kmeans import Ints
@@ -20,7 +20,7 @@ from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stag
 
 logger = logging.getLogger(__name__)
 
-Made = Callable[..., tuple[Partition, Ints]]
+Made = Callable[[int | None], tuple[Partition, Ints]]
 
 
 def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
@@ -32,6 +32,7 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
     n, spec = len(parts.dataset), parts.stages[stage]
     if spec.cells == "whole":
         return Partition.whole(n)
+    mode: Mode = spec.cells
     place = stage_folder(folder, stage) / "partition"
     inputs = {
         "cells": f"{spec.cells}, n_clusters={spec.n_clusters}, cell_size={spec.cell_size}, seed={parts.seed}",
@@ -39,15 +40,17 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
         "views": parts.made_of.get("views", ""),
     }
     if not reusable(place, inputs):
-        made = partial(
-            next_partition,
-            spec.cells,
-            [embeddings_of(folder, earlier) for earlier in range(stage)],
-            _earlier_labels(folder, stage),
-            seed=rng.derive(parts.seed, "clusters", stage),
-        )
+        embeddings = [embeddings_of(folder, earlier) for earlier in range(stage)]
+        labels, seed = _earlier_labels(folder, stage), rng.derive(parts.seed, "clusters", stage)
+
+        @lru_cache(maxsize=1)  # the size tried last is nearly always the one that is taken
+        def made(size: int | None) -> tuple[Partition, Ints]:
+            return next_partition(
+                mode, embeddings, labels, n_clusters=spec.n_clusters, cell_size=size, seed=seed
+            )
+
         size, choice = _size(parts, folder, stage, made)
-        partition, newest = made(cell_size=size, n_clusters=spec.n_clusters)
+        partition, newest = made(size)
         with artifacts.writing(place, inputs) as beside:
             partition.save(beside)
             np.save(beside / "cluster_labels.npy", newest, allow_pickle=False)
@@ -69,7 +72,7 @@ def _size(parts: Parts, folder: Path, stage: int, made: Made) -> tuple[int | Non
     encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
 
     def known(size: int) -> float:
-        cells, _ = made(cell_size=size)
+        cells, _ = made(size)
         inside = known_inside(
             encoders, parts.dataset, parts.views, cells, seed=parts.seed, device=parts.device
         )

@@ -92,6 +92,8 @@ def _as_needed(
 
 def _dominant(parts: Parts, encoders: Sequence[nn.Module], among: Sequence[int]) -> int:
     """The stage that knows most of random samples."""
+    if len(among) == 1:
+        return among[0]
     known = known_inside(
         encoders, parts.dataset, parts.views, _random_groups(parts), seed=parts.seed, device=parts.device
     )
