@@ -17,10 +17,10 @@ def test_a_signal_stops_nothing_until_it_is_asked_for_and_then_carries_its_exit_
     number: signal.Signals,
 ) -> None:
     with interrupts.catching():
-        assert not interrupts.requested()
+        assert not interrupts.received()
         interrupts.raise_if_requested()
         signal.raise_signal(number)
-        assert interrupts.requested()
+        assert interrupts.received()
         with pytest.raises(interrupts.Stopped, match=number.name) as stopped:
             interrupts.raise_if_requested()
     assert stopped.value.exit_code == 128 + number
@@ -31,7 +31,7 @@ def test_afterwards_the_handlers_are_as_before_and_the_signal_is_forgotten() -> 
     with interrupts.catching():
         signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    assert not interrupts.requested()
+    assert not interrupts.received()
 
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
@@ -50,7 +50,7 @@ def test_in_another_thread_the_block_runs_as_it_is() -> None:
 
     def block() -> None:
         with interrupts.catching():
-            ran.append(interrupts.requested())
+            ran.append(bool(interrupts.received()))
 
     thread = threading.Thread(target=block)
     thread.start()

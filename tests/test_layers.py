@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
         "checkpoints", "granularity", "identities", "stages",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
-    {"methods", "training"},
+    {"methods", "gradients", "training"},
     {"evaluation", "integration", "monitoring", "run_folder", "levers", "multistage"},
     {"report", "recipe"},
     {"study", "integrating", "results", "fitting", "auto", "demo"},

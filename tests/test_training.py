@@ -22,7 +22,7 @@ from overtone.optim import build_optimizer
 from overtone.partition import Partition
 from overtone.rng import numpy_generator, seeded
 from overtone.sampling import CellBatchSampler
-from overtone.training import Pace, train
+from overtone.training import Material, Pace, train
 from overtone.views import ImageViews
 
 DATA = trifeature(100, image_size=16)
@@ -54,14 +54,10 @@ def _trained(
     train(
         method,
         optimizer,
-        DATA,
-        views or ImageViews(),
-        CellBatchSampler(Partition(CELLS), 32, seed=5, stage=3),
+        Material(
+            DATA, CellBatchSampler(Partition(CELLS), 32, seed=5, stage=3), views or ImageViews(), IDENTITIES
+        ),
         Pace(**{**PACE.__dict__, **pace}),
-        cells=CELLS,
-        identities=IDENTITIES,
-        seed=5,
-        stage=3,
         device=torch.device("cpu"),
         folder=folder,
         inputs=inputs or {},
@@ -92,7 +88,7 @@ def test_interrupted_at_any_step_and_continued_it_ends_in_the_same_weights(
         kinds: dict[str, Any] = {"name": name, "precision": precision, "checkpoint_seconds": 1e9}
         with pytest.raises(interrupts.Stopped), interrupts.catching():
             _trained(place, log=stopping, **kinds)
-        assert [p.name for p in place.iterdir()] == [f"step-{stop + 1:08d}"]
+        assert [p.name for p in (place / "checkpoints").iterdir()] == [f"step-{stop + 1:08d}"]
         _require_same(_trained(place, **kinds), whole)
 
 
@@ -187,10 +183,8 @@ def test_what_is_not_finite_ends_the_training_at_its_step_and_the_checkpoint_bef
     with pytest.raises(NumericalError, match=complaint):
         _trained(tmp_path, method=_sick(sickness, first=4))
     again = _method()
-    assert (
-        checkpoints.restore(tmp_path, again, build_optimizer(again, name="adamw", lr=1, weight_decay=0), {})
-        == 4
-    )
+    optimizer = build_optimizer(again, name="adamw", lr=1, weight_decay=0)
+    assert checkpoints.restore(tmp_path / "checkpoints", again, optimizer, {}) == 4
     assert all(torch.isfinite(value).all() for value in again.state_dict().values())
 
 
@@ -204,7 +198,7 @@ def test_a_checkpoint_made_from_something_else_is_refused(tmp_path: Path) -> Non
     _trained(tmp_path, inputs={"lr": "0.1"})
     with pytest.raises(RunError, match=r"another lr: 0\.1, now 0\.2"):
         _trained(tmp_path, inputs={"lr": "0.2"})
-    for place in tmp_path.iterdir():
+    for place in (tmp_path / "checkpoints").iterdir():
         assert artifacts.verify(place)["inputs"] == {"lr": "0.1"}
 
 

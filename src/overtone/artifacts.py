@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from overtone.errors import DiskError, RunError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -99,6 +102,8 @@ def require_inputs(folder: Path, manifest: Mapping[str, Any], inputs: Mapping[st
 
 def is_complete(folder: Path) -> bool:
     """Whether a folder was written to its end (its content is not checked)."""
+    if not folder.exists() and (old := _old(folder)).exists():  # interrupted while it was replaced
+        old.rename(folder)
     return (folder / MANIFEST).is_file()
 
 
@@ -133,6 +138,40 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: missing.") from None
     except ValueError as error:
         raise RunError(f"{path}: not readable as JSON ({error}).") from None
+
+
+class Lines:
+    """A file of JSON lines that is only ever appended to, each line on the disk at once.
+
+    A full disk must not end a training for the sake of its log: it is said once, and lines are lost.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lost = path, False
+        _end_last_line(path)
+        with disk_errors(path):
+            # Without a buffer, so that a record is there at once and closing cannot fail.
+            self._handle = path.open("ab", buffering=0)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Appends a record."""
+        try:
+            self._handle.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            if not self._lost:
+                logger.warning("%s: lines are lost: %s. %s", self.path, error.strerror, _free(self.path))
+            self._lost = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._handle.close()
+
+
+def _end_last_line(path: Path) -> None:
+    """Removes the half of a line that a killed process may have left at the end."""
+    if path.is_file():
+        with disk_errors(path), path.open("r+b") as handle:
+            handle.truncate(handle.read().rfind(b"\n") + 1)
 
 
 def make_folder(folder: Path) -> None:
@@ -212,7 +251,7 @@ def _seal(folder: Path, inputs: dict[str, str]) -> None:
 
 def _replace(beside: Path, folder: Path) -> None:
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
+        old = _old(folder)
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
         beside.rename(folder)
@@ -220,6 +259,10 @@ def _replace(beside: Path, folder: Path) -> None:
     else:
         beside.rename(folder)
     _sync(folder.parent)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _sync(path: Path) -> None:

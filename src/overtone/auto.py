@@ -17,6 +17,7 @@ from overtone.contracts import Address
 from overtone.datasets import Source, arrays, open_source
 from overtone.datasets.decoding import FORMATS
 from overtone.errors import DataError
+from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
 from overtone.optim import build_optimizer
 from overtone.progress import duration
@@ -24,7 +25,7 @@ from overtone.recipe import Recipe, parse
 from overtone.recipe.building import encoder_for
 from overtone.recipe.origin import override
 from overtone.recipe.schema import device_name
-from overtone.training import one_step, place
+from overtone.training import place
 from overtone.views import ImageViews
 
 SIZES = (32, 48, 64, 96)  # on CPUs; larger pictures cost time that goes further in epochs
@@ -151,9 +152,12 @@ def _speed(recipe: Recipe, channels: int, precision: str) -> float:
         method = SimCLR(encoder_for(recipe.encoder, dataset, trained=False))
     place(method, precision, device)
     optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.0)
+    gradients = gradients_of(method, precision, device)
     views, taken = ImageViews(), []
     for step in range(STEPS + 1):
         began = time.perf_counter()
-        one_step(method, optimizer, views(batch, Address(0, 0, step)), precision, device)
+        optimizer.zero_grad()
+        gradients(views(batch, Address(0, 0, step)))
+        optimizer.step()
         taken.append(time.perf_counter() - began)
     return batch_size / float(np.median(taken[1:]))

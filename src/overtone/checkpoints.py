@@ -14,18 +14,22 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from overtone import artifacts
+from overtone import artifacts, distributed
+from overtone.distributed import split_like, whole
 from overtone.errors import RunError
 
 logger = logging.getLogger(__name__)
 
-KEEP = 2
-
 
 def save(
-    folder: Path, step: int, method: nn.Module, optimizer: torch.optim.Optimizer, inputs: Mapping[str, str]
+    folder: Path,
+    step: int,
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Mapping[str, str],
+    keep: int = 2,
 ) -> None:
-    """Writes `folder/step-NNNNNNNN`, then removes all but the two newest.
+    """Writes `folder/step-NNNNNNNN`, then removes all but the newest; called on all processes.
 
     Args:
         folder: Holds the checkpoints of one training.
@@ -33,18 +37,25 @@ def save(
         method: Its whole state is kept.
         optimizer: Likewise, but for the rates, which belong to the step.
         inputs: Name -> digest of what the training is made of.
+        keep: How many checkpoints stay; of two, one may be damaged.
 
     Raises:
         DiskError: The disk is full; the checkpoints before stay.
     """
-    with artifacts.writing(folder / f"step-{step:08d}", inputs) as place:
+    with distributed.together():
+        if not (distributed.is_first() or distributed.is_sharded(method)):
+            return
+        parameters = _copies(method.state_dict())
         tensors, plain = _split(optimizer.state_dict()["state"])
-        # By hand, since a full disk would make `save_file` raise an error of its own.
-        (place / "method.safetensors").write_bytes(serialized(_copies(method.state_dict())))
-        (place / "optimizer.safetensors").write_bytes(serialized(tensors))
-        artifacts.write_json(place / "state.json", {"step": step, "optimizer": plain})
-    for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old)
+        if not distributed.is_first():
+            return
+        with artifacts.writing(folder / f"step-{step:08d}", inputs) as place:
+            # By hand, since a full disk would make `save_file` raise an error of its own.
+            (place / "method.safetensors").write_bytes(serialized(parameters))
+            (place / "optimizer.safetensors").write_bytes(serialized(tensors))
+            artifacts.write_json(place / "state.json", {"step": step, "optimizer": plain})
+        for old in _newest_first(folder)[keep:]:
+            shutil.rmtree(old)
 
 
 def restore(
@@ -76,9 +87,11 @@ def restore(
 
 
 def _loaded(place: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    state = artifacts.read_json(place / "state.json")
+    state, now = artifacts.read_json(place / "state.json"), method.state_dict()
+    found = load_file(place / "method.safetensors")
+    parts = {name: split_like(value, now[name]) if name in now else value for name, value in found.items()}
     try:
-        method.load_state_dict(load_file(place / "method.safetensors"))
+        method.load_state_dict(parts)
     except RuntimeError as error:
         raise RunError(f"{place}: of another encoder or method: {error} Remove {place.parent}.") from None
     _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"), state["optimizer"])
@@ -92,7 +105,7 @@ def _newest_first(folder: Path) -> list[Path]:
 def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Safetensors takes neither shared memory (tied weights) nor strides (channels_last)."""
     return {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        name: whole(tensor.detach()).cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
 
@@ -111,7 +124,9 @@ def _load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]
 ) -> None:
     state: dict[int, dict[str, Any]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for key, value in {**tensors, **plain}.items():
-        parameter, name = key.split(".", 1)
-        state.setdefault(int(parameter), {})[name] = value
+        number, name = int(key.partition(".")[0]), key.partition(".")[2]
+        part = split_like(value, parameters[number]) if isinstance(value, Tensor) else value
+        state.setdefault(number, {})[name] = part
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

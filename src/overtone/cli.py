@@ -240,24 +240,34 @@ def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: 
     from overtone.recipe import resolved
     from overtone.study import Study
 
-    processes = _processes(jobs, seeds * (4 if baselines else 1))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
+    processes = max(beside, _processes(jobs, seeds * (4 if baselines else 1)) if beside == 1 else 1)
     threads = recipe.threads or max(1, (os.cpu_count() or 1) // processes)
     study = Study(resolved(recipe.model_copy(update={"threads": threads})), out, seeds, baselines)
     _finish(study, processes)
 
 
 def _finish(study: Study, jobs: int | None) -> None:
-    from overtone import artifacts
-    from overtone.progress import logging_to
+    from contextlib import ExitStack
+
+    from overtone import artifacts, distributed
+    from overtone.progress import Silent, logging_to
     from overtone.results import evaluate_study
     from overtone.study import carry_out
 
     all_jobs = study.jobs()
-    with artifacts.locked(study.folder, "study.lock"), _bars() as display:
-        study.save()
+    with distributed.joined(), ExitStack() as stack:
+        stack.enter_context(distributed.by_first(lambda: artifacts.locked(study.folder, "study.lock")))
+        display = stack.enter_context(_bars()) if distributed.is_first() else Silent()
+        with distributed.together():
+            if distributed.is_first():
+                study.save()
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
-        with logging_to(display):
-            results = evaluate_study(study)
+        with distributed.together():
+            if not distributed.is_first():
+                return
+            with logging_to(display):
+                results = evaluate_study(study)
     _show(study.folder, results, written=True)
     _line(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
     _line(f"overtone.load({str(study.home(0))!r}).encode(...)")

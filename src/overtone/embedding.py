@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from overtone.contracts import Batch, Dataset
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.rng import generator
 
+_ROWS = 2**16  # copied at a time
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -79,6 +81,27 @@ def embed(
         if out is None:
             return _filled(_array, rows, dataset, progress)
         return _file(out, lambda beside: _filled(partial(_memory_map, beside), rows, dataset, progress))
+
+
+def join_rows(pieces: Sequence[Path], out: Path) -> None:
+    """Puts `.npy` files of rows one below the other into one, and removes them.
+
+    Raises:
+        DiskError: `out` cannot be written.
+    """
+    if len(pieces) == 1:
+        shutil.move(pieces[0], out)
+        return
+    maps = [np.load(piece, mmap_mode="r", allow_pickle=False) for piece in pieces]
+    joined, begin = _memory_map(out, (sum(map(len, maps)), maps[0].shape[1])), 0
+    for rows in maps:
+        for first in range(0, len(rows), _ROWS):
+            part = rows[first : first + _ROWS]
+            joined[begin + first : begin + first + len(part)] = part
+        begin += len(rows)
+    del joined  # which writes it
+    for piece in pieces:
+        piece.unlink()
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:

@@ -41,3 +41,9 @@ class NumericalError(OvertoneError):
     """A loss, a gradient or an embedding is not finite."""
 
     exit_code = 6
+
+
+class ProcessError(OvertoneError):
+    """One of the processes of a run was lost, or they did not find each other."""
+
+    exit_code = 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import artifacts, datasets, multistage, rng
+from overtone import artifacts, datasets, distributed, multistage, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
@@ -98,12 +99,16 @@ def fit(
         )
     )
     parts = _parts(recipe, data, held_out, encoder, method, views)
+    shown = progress and os.environ.get("RANK", "0") == "0"
     with (
-        artifacts.locked(folder, "study.lock"),
-        Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display,
-        logging_to(display) if progress else nullcontext(),
+        distributed.joined(),
+        distributed.by_first(lambda: artifacts.locked(folder, "study.lock")),
+        Bars(Console(file=sys.stderr)) if shown else nullcontext(Silent()) as display,
+        logging_to(display) if shown else nullcontext(),
     ):
-        Study(recipe, folder).save()
+        with distributed.together():
+            if distributed.is_first():
+                Study(recipe, folder).save()
         multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 

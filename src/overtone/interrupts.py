@@ -24,15 +24,20 @@ class Stopped(OvertoneError):
         self.exit_code = 128 + number
 
 
+def received() -> int:
+    """The number of the signal that came since the outermost `catching` began; 0 where none has."""
+    return _received[0] if _received else 0
+
+
+def stop(number: int) -> None:
+    """Raises `Stopped` for a signal of this process or of another; for 0 it does nothing."""
+    if number:
+        raise Stopped(number)
+
+
 def raise_if_requested() -> None:
-    """Raises `Stopped` when a signal has come since the outermost `catching` began."""
-    if _received:
-        raise Stopped(_received[0])
-
-
-def requested() -> bool:
-    """Whether a signal has come."""
-    return bool(_received)
+    """Raises `Stopped` when a signal has come to this process."""
+    stop(received())
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from overtone.artifacts import disk_errors
+from overtone import artifacts
 from overtone.errors import RecipeError
 
 logger = logging.getLogger(__name__)
@@ -59,16 +58,9 @@ class Loggers:
             sink(record)
 
     def _json_lines(self) -> Callable[[Record], None]:
-        path = self.folder / "metrics.jsonl"
-        _end_last_line(path)
-        # Without a buffer, so that a record is there at once and closing cannot fail.
-        handle = self._stack.enter_context(path.open("ab", buffering=0))
-
-        def write(record: Record) -> None:
-            with disk_errors(path):
-                handle.write(json.dumps(record).encode() + b"\n")
-
-        return write
+        lines = artifacts.Lines(self.folder / "metrics.jsonl")
+        self._stack.callback(lines.close)
+        return lines.add
 
     def _tensorboard(self) -> Callable[[Record], None]:
         _require("tensorboard")
@@ -94,13 +86,6 @@ class Loggers:
             run.log(_numbers(record), step=record["step"])
 
         return write
-
-
-def _end_last_line(path: Path) -> None:
-    """Removes the half of a line that a killed process may have left at the end."""
-    if path.exists():
-        with disk_errors(path), path.open("r+b") as handle:
-            handle.truncate(handle.read().rfind(b"\n") + 1)
 
 
 def _numbers(record: Record) -> Record:

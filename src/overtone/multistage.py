@@ -14,10 +14,15 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from overtone import artifacts, interrupts, rng
-from overtone.embedding import embed
+import numpy as np
+
+from overtone import artifacts, distributed, interrupts, rng
+from overtone.datasets import subset
+from overtone.embedding import embed, join_rows
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
 from overtone.integration import JointEncoder
 from overtone.levers import Levers, levers_of
@@ -28,9 +33,11 @@ from overtone.progress import Display, Silent
 from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
 from overtone.stages import StageSpec
-from overtone.training import Pace, train
+from overtone.training import Material, Pace, train
 
 logger = logging.getLogger(__name__)
+
+EMBEDDED_AT_ONCE = 512
 
 
 def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
@@ -40,12 +47,20 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
         OvertoneError: Whatever went wrong; what was complete stays, and calling again continues.
     """
     display = display or Silent()
-    with artifacts.locked(folder), interrupts.catching():
+    with (
+        distributed.joined(),
+        distributed.by_first(lambda: artifacts.locked(folder)),
+        interrupts.catching(),
+    ):
         for stage in range(len(parts.stages)):
-            train_stage(parts, folder, stage, levers_of(parts, folder, stage, display), display)
+            levers = distributed.in_turn(partial(levers_of, parts, folder, stage, display))
+            train_stage(parts, folder, stage, levers, display)
             embed_stage(parts, folder, stage, display)
-            interrupts.raise_if_requested()
-        integrate(parts, folder)
+            with distributed.together():
+                interrupts.raise_if_requested()
+        with distributed.together():
+            if distributed.is_first():
+                integrate(parts, folder)
 
 
 def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display: Display) -> None:
@@ -68,9 +83,16 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
     encoder = initial_encoder(parts, folder, stage)
     if spec.epochs:
         _train(parts, home, stage, levers, encoder, inputs, display)
-    with artifacts.writing(home / "encoder", inputs) as beside:
-        save_encoder(encoder, beside)
-    shutil.rmtree(home / "checkpoints", ignore_errors=True)  # three times the encoder's size, of no more use
+        if distributed.is_sharded(encoder):
+            weights = {name: distributed.whole(value) for name, value in encoder.state_dict().items()}
+            encoder = initial_encoder(parts, folder, stage)
+            encoder.load_state_dict(weights)
+    with distributed.together():
+        if distributed.is_first():
+            with artifacts.writing(home / "encoder", inputs) as beside:
+                save_encoder(encoder, beside)
+            # Three times the encoder's size, of no more use.
+            shutil.rmtree(home / "checkpoints", ignore_errors=True)
 
 
 def _train(
@@ -90,14 +112,15 @@ def _train(
         stage=stage,
         cells_per_batch=spec.cells_per_batch,
         min_batch_size=spec.min_batch_size,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
     with rng.seeded(parts.seed, "head", stage):
-        method = parts.method(encoder)
-    coverage = sampler.coverage()
-    artifacts.make_folder(home)
-    artifacts.write_json(home / "coverage.json", coverage._asdict())
-    logger.info("stage %d: %s", stage, coverage)
+        method = distributed.synchronised(parts.method(encoder))
+    _tell(home, stage, sampler)
     trainable(encoder, spec.trainable)
+    if parts.shard:
+        distributed.shard(method.to(parts.device))
     optimizer = build_optimizer(
         method,
         name=spec.optimizer,
@@ -105,29 +128,47 @@ def _train(
         weight_decay=spec.weight_decay,
         encoder_lr_scale=spec.encoder_lr_scale,
     )
+    pace = Pace(
+        spec.epochs,
+        spec.warmup_epochs,
+        parts.precision,
+        spec.micro_batch_size,
+        parts.num_workers,
+        checkpoint_seconds=parts.checkpoint_seconds,
+        checkpoints_kept=parts.checkpoints_kept,
+    )
     began = time.monotonic()
-    with Loggers(home, parts.loggers) as loggers:
+    with ExitStack() as stack:
+        loggers = Loggers(home, parts.loggers)
+        sink = stack.enter_context(loggers) if distributed.is_first() else _nowhere
         monitor = Monitor(
-            encoder, parts.dataset, stage, spec.epochs, len(sampler), parts.device, loggers, display
+            encoder, parts.dataset, stage, spec.epochs, len(sampler), parts.device, sink, display
         )
         train(
             method,
             optimizer,
-            parts.dataset,
-            levers.views,
-            sampler,
-            Pace(spec.epochs, spec.warmup_epochs, parts.precision, parts.num_workers),
-            cells=levers.partition.pseudo_labels,
-            identities=levers.identities,
-            seed=parts.seed,
-            stage=stage,
+            Material(parts.dataset, sampler, levers.views, levers.identities),
+            pace,
             device=parts.device,
-            folder=home / "checkpoints",
+            folder=home,
             inputs=inputs,
             log=monitor.log,
             on_epoch=monitor.on_epoch,
         )
     logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
+
+
+def _nowhere(_: Mapping[str, object]) -> None:
+    """Where the records of all processes but the first go."""
+
+
+def _tell(home: Path, stage: int, sampler: CellBatchSampler) -> None:
+    """Says what the batches of a stage hold, before the first."""
+    if distributed.is_first():
+        coverage = sampler.coverage()
+        artifacts.make_folder(home)
+        artifacts.write_json(home / "coverage.json", coverage._asdict())
+        logger.info("stage %d: %s", stage, coverage)
 
 
 def initial_encoder(parts: Parts, folder: Path, stage: int) -> Encoder:
@@ -153,17 +194,31 @@ def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> Non
     if reusable(home / "embeddings", inputs):
         return
     encoder = load_stage(parts, folder, stage).to(parts.device)
-    with artifacts.writing(home / "embeddings", inputs) as beside:
-        for name, dataset in sets.items():
-            embed(
-                encoder,
-                dataset,
-                device=parts.device,
-                precision=parts.precision,
-                num_workers=parts.num_workers,
-                out=beside / f"{name}.npy",
-                progress=lambda done, total: display.advance(f"stage {stage} embeds", done, total),
-            )
+    for name, dataset in sets.items():
+        with distributed.together():
+            own = distributed.own_share(len(dataset), EMBEDDED_AT_ONCE)
+            if len(own):
+                embed(
+                    encoder,
+                    dataset if len(own) == len(dataset) else subset(dataset, np.array(own)),
+                    batch_size=EMBEDDED_AT_ONCE,
+                    device=parts.device,
+                    precision=parts.precision,
+                    num_workers=parts.num_workers,
+                    out=_piece(home, name, distributed.rank()),
+                    progress=lambda done, total: display.advance(f"stage {stage} embeds", done, total),
+                )
+    with distributed.together():
+        if distributed.is_first():
+            with artifacts.writing(home / "embeddings", inputs) as beside:
+                for name in sets:
+                    pieces = [_piece(home, name, number) for number in range(distributed.world_size())]
+                    join_rows([piece for piece in pieces if piece.exists()], beside / f"{name}.npy")
+
+
+def _piece(home: Path, name: str, number: int) -> Path:
+    """Where a process leaves its share of the embeddings for the first."""
+    return home / f".{name}-{number}.npy"
 
 
 def integrate(parts: Parts, folder: Path) -> None:

@@ -36,6 +36,9 @@ class Parts:
         precision: "fp32" or "bf16".
         num_workers: Processes that decode; 0 where the data set is cached.
         device: Where to compute.
+        shard: Split parameters and optimiser over the processes instead of repeating them.
+        checkpoint_seconds: How often a training is saved.
+        checkpoints_kept: How many of its checkpoints stay.
         loggers: "tensorboard" and "wandb", beside the JSON lines that are always written.
         content: Kept with the joint encoder, see `JointEncoder`.
         made_of: What the objects above are made from, by name: an artifact of another making is refused.
@@ -53,6 +56,9 @@ class Parts:
     precision: str = "fp32"
     num_workers: int = 0
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    shard: bool = False
+    checkpoint_seconds: float = 60.0
+    checkpoints_kept: int = 2
     loggers: Sequence[str] = ()
     content: Mapping[str, object] = dataclasses.field(default_factory=dict)
     made_of: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -118,7 +118,7 @@ class CellBatchSampler:
         _check_sizes(len(partition), batch_size, rank, world_size)
         self.partition, self.batch_size = partition, batch_size
         self.rank, self.world_size = rank, world_size
-        self.step = 0
+        self.seed, self.stage, self.step = seed, stage, 0
         self._address = (seed, "sampler", stage)
         self._latest_tape: tuple[int, _Tape] | None = None
         self._chunk_offsets: Ints | None = None

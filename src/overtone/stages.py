@@ -19,6 +19,8 @@ class StageSpec:
     Attributes:
         epochs: Passes over the data; 0 keeps the encoder as it is (a given one, or random weights).
         batch_size: Samples a step, over all processes.
+        micro_batch_size: None computes a batch at once; a number computes it part by part, so many samples of
+            a view at a time on each process, in the memory of a part; see `overtone.gradients`.
         lr: Peak learning rate.
         weight_decay: Of weights; norms and biases are not decayed.
         warmup_epochs: Length of the linear warm-up.
@@ -41,6 +43,7 @@ class StageSpec:
 
     epochs: int
     batch_size: int = 256
+    micro_batch_size: int | None = None
     lr: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: float = 0.0
@@ -94,6 +97,10 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
         "batch_size": (
             2 <= spec.batch_size <= most,
             _range(most, "the samples"),
+        ),
+        "micro_batch_size": (
+            spec.micro_batch_size is None or 1 <= spec.micro_batch_size <= spec.batch_size,
+            f"1 to batch_size ({spec.batch_size})",
         ),
         "lr": (0 < spec.lr < math.inf, "a positive number"),
         "weight_decay": (0 <= spec.weight_decay < math.inf, "0 or more"),

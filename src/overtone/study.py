@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from overtone import artifacts, interrupts, multistage, rng
+from overtone import artifacts, distributed, interrupts, multistage, rng
 from overtone.errors import OvertoneError, RunError
 from overtone.progress import Display, Remote, logging_to
 from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
@@ -35,7 +36,8 @@ PLAIN = {
     "init": "scratch",
 }
 
-FREE = ("threads", "num_workers", "loggers")  # fields that may change while a run goes on
+# Fields that may change while a run goes on.
+FREE = ("threads", "num_workers", "loggers", "shard", "checkpoint_seconds", "checkpoints_kept")
 FAILED = "failed"  # the message of a process that ended with an error, beside those of a display
 
 
@@ -165,11 +167,13 @@ def baseline_folder(home: Path, title: str) -> Path:
 def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
     """Runs every job to its end, continuing what is there, `processes` at a time.
 
+    Under `torchrun` one run after the other takes all processes.
+
     Raises:
         OvertoneError: The first error of any job; the others are stopped after saving.
     """
     finished = all(artifacts.is_complete(job.folder / "encoder") for job in jobs)  # checked in a moment
-    if processes == 1 or len(jobs) == 1 or finished:
+    if processes == 1 or len(jobs) == 1 or finished or distributed.world_size() > 1:
         for job in jobs:
             with logging_to(display, job.level):
                 run_job(job, display)
@@ -183,7 +187,7 @@ def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
             for line in cast("list[Connection]", wait(list(running), timeout=0.2)):
                 error = _heard(line, running, display)
                 failure = failure or error
-            if (interrupts.requested() or failure) and not stopping:
+            if (interrupts.received() or failure) and not stopping:
                 stopping = True
                 waiting.clear()
                 _stop(running)
@@ -194,12 +198,16 @@ def carry_out(jobs: Sequence[Job], display: Display, processes: int) -> None:
 
 def run_job(job: Job, display: Display) -> None:
     """Carries out one job in this process."""
-    artifacts.make_folder(job.folder)
-    artifacts.write_text(job.folder / "recipe.yaml", to_yaml(job.recipe))
+    with distributed.together():
+        if distributed.is_first():
+            artifacts.make_folder(job.folder)
+            artifacts.write_text(job.folder / "recipe.yaml", to_yaml(job.recipe))
     with interrupts.catching(), threads(job.recipe.threads or os.cpu_count() or 1):
-        dataset, test = open_data(job.recipe, cache_dir=job.cache or job.folder / "cache")
-        interrupts.raise_if_requested()
-        with _timed(job.folder / "seconds.json"):
+        opened = partial(open_data, job.recipe, cache_dir=job.cache or job.folder / "cache")
+        dataset, test = distributed.in_turn(opened)
+        with distributed.together():
+            interrupts.raise_if_requested()
+        with distributed.by_first(lambda: _timed(job.folder / "seconds.json")):
             multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
 
 
@@ -251,7 +259,7 @@ def _obey(line: Connection) -> None:
     """
     with suppress(EOFError, OSError):
         line.recv()
-    if not interrupts.requested():
+    if not interrupts.received():
         os.kill(os.getpid(), signal.SIGTERM)
 
 

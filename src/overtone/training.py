@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,22 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from overtone import checkpoints, interrupts, optim, rng
+from overtone import artifacts, checkpoints, distributed, interrupts, optim, rng
 from overtone.contracts import Address, Batch, Dataset, Views
 from overtone.embedding import to_device
 from overtone.errors import NumericalError
+from overtone.gradients import gradients_of
 from overtone.sampling import CellBatchSampler
 
 Log = Callable[[dict[str, Any], Tensor], None]
-
-
-class Method(Protocol):
-    """What the loop trains: a module with an `encoder` and a `step`."""
-
-    encoder: nn.Module
-
-    def step(self, views: list[Batch], /) -> tuple[Tensor, Tensor]:
-        """The loss, a scalar, and z, (n, d), for the statistics."""
 
 
 @dataclass(frozen=True)
@@ -39,23 +33,35 @@ class Pace:
     epochs: int
     warmup_epochs: float = 0.0
     precision: str = "fp32"
+    micro_batch_size: int | None = None
     num_workers: int = 0
     log_every: int = 20
     checkpoint_seconds: float = 60.0
+    checkpoints_kept: int = 2
+
+
+class Material(NamedTuple):
+    """What a stage trains on.
+
+    Attributes:
+        dataset: Where the samples come from.
+        sampler: Which of them make up each step, and in which cells they are.
+        views: Makes the views of a batch.
+        identities: (N,) int64; samples of one identity are never negatives.
+    """
+
+    dataset: Dataset
+    sampler: CellBatchSampler
+    views: Views
+    identities: NDArray[np.int64]
 
 
 def train(
     method: nn.Module,
     optimizer: torch.optim.Optimizer,
-    dataset: Dataset,
-    views: Views,
-    sampler: CellBatchSampler,
+    material: Material,
     pace: Pace,
     *,
-    cells: NDArray[np.int64],
-    identities: NDArray[np.int64],
-    seed: int,
-    stage: int,
     device: torch.device,
     folder: Path,
     inputs: Mapping[str, str],
@@ -65,21 +71,15 @@ def train(
     """Trains a method to the end of its epochs, from its newest checkpoint if there is one.
 
     Step s of a stage is a pure function of (seed, stage, s) and the weights before it, so a run that
-    was interrupted ends in the same weights as one that was not.
+    was interrupted ends in the same weights as one that was not. The ledger tells whether it did.
 
     Args:
-        method: See `Method`.
+        method: See `overtone.gradients.Method`.
         optimizer: Holds the peak rates.
-        dataset: Where the batches come from.
-        views: Makes the views of a batch.
-        sampler: Which samples make up step s.
+        material: Samples, batches and views.
         pace: Lengths and precision.
-        cells: (N,) int64, the cell of each sample.
-        identities: (N,) int64; samples of one identity are never negatives.
-        seed: The run's seed.
-        stage: The number of the stage.
         device: Where to train.
-        folder: Where the checkpoints go.
+        folder: Takes `checkpoints/` and a ledger of each process.
         inputs: What the training is made of; a checkpoint made of something else is refused.
         log: Takes a record and the z of its step, every `log_every` steps.
         on_epoch: Called after each epoch with the number of epochs done.
@@ -87,39 +87,55 @@ def train(
     Raises:
         NumericalError: A loss or the weights are not finite; the last good checkpoint stays.
         RunError: The checkpoints are all damaged, or made from something else.
-        Stopped: A signal came; the step in hand is saved.
+        Stopped: A signal came, to any process; the step in hand is saved.
     """
-    total = pace.epochs * len(sampler)
+    sampler = material.sampler
+    seed, stage, per_epoch = sampler.seed, sampler.stage, len(sampler)
+    total = pace.epochs * per_epoch
     peaks = [group["lr"] for group in optimizer.param_groups]
     place(method, pace.precision, device)
-    start = checkpoints.restore(folder, method, optimizer, inputs)
+    start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs)
     method.train()
-    clock, saved = Clock(), time.monotonic()
-    with rng.seeded(seed, "training", stage):
-        batches = iter(loader(dataset, sampler, start, total, pace))
+    gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
+    clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
+    with rng.seeded(seed, "training", stage), Ledger(folder, stage) as ledger:
+        batches = iter(loader(material.dataset, sampler, start, total, pace))
         for step in range(start, total):
-            rng.reseed(seed, "step", stage, step)
+            rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)
-            share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * len(sampler)))
+            share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * per_epoch))
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
-            made = views(with_ids(to_device(batch, device), cells, identities), Address(seed, stage, step))
-            loss, z = one_step(method, optimizer, made, pace.precision, device)
-            _check_loss(loss, stage, step, batch)
+            made = material.views(
+                with_ids(to_device(batch, device), sampler.partition.pseudo_labels, material.identities),
+                Address(seed, stage, step),
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss, z = gradients(made)
+            ledger(step, batch["index"], float(loss))
             done = step + 1
-            clock.count(len(batch["index"]))
-            last, epoch_ends = done == total, done % len(sampler) == 0
-            due = time.monotonic() - saved > pace.checkpoint_seconds or interrupts.requested()
+            # One exchange a step: what ends or saves a step on one process does so on all.
+            broken, stop, late = distributed.largest(
+                [not math.isfinite(float(loss)), interrupts.received(), timer.due()], device
+            )
+            if broken:
+                raise _not_finite(folder, material.dataset, stage, step, batch, float(loss))
+            optimizer.step()
+            clock.count(len(batch["index"]) * distributed.world_size())
+            last, epoch_ends, due = done == total, done % per_epoch == 0, bool(late or stop)
             if done % pace.log_every == 0 or epoch_ends or due:
-                log(_record(step, len(sampler), float(loss), share * max(peaks), clock), z)
+                shown = distributed.mean(float(loss), device)
+                log(_record(step, per_epoch, shown, share * max(peaks), clock), z)
             if epoch_ends:
-                on_epoch(done // len(sampler))
+                on_epoch(done // per_epoch)
             if due or last:
                 _check_weights(method, stage, step)
             if due and not last:
-                checkpoints.save(folder, done, method, optimizer, inputs)
-                saved = time.monotonic()
-                interrupts.raise_if_requested()
+                with timer:
+                    checkpoints.save(
+                        folder / "checkpoints", done, method, optimizer, inputs, keep=pace.checkpoints_kept
+                    )
+                interrupts.stop(int(stop))
 
 
 def place(method: nn.Module, precision: str, device: torch.device) -> None:
@@ -127,22 +143,6 @@ def place(method: nn.Module, precision: str, device: torch.device) -> None:
     method.to(device)
     if precision == "bf16" and any(parameter.ndim == 4 for parameter in method.parameters()):
         method.to(memory_format=torch.channels_last)
-
-
-def one_step(
-    method: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    views: list[Batch],
-    precision: str,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Forward, backward and update; gives the loss and z, both detached."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        loss, z = cast(Method, method).step(views)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach(), z.detach()
 
 
 def loader(
@@ -168,9 +168,60 @@ def with_ids(batch: Batch, cells: NDArray[np.int64], identities: NDArray[np.int6
     index, device = batch["index"].cpu().numpy(), batch["index"].device
     return {
         **batch,
-        "cell": torch.from_numpy(cells[index]).to(device),
+        "cell": torch.from_numpy(cells[index].astype(np.int64, copy=False)).to(device),
         "identity": torch.from_numpy(identities[index]).to(device),
     }
+
+
+class Ledger:
+    """What each step was made of and what came of it: `ledger-RANK.jsonl`, a line a step.
+
+    {"stage", "step", "samples": a digest of the sample indices in their order, "loss": its bits}. After an
+    interruption some steps stand in it twice, and alike: that is what exact means, and anyone can check it.
+
+    >>> import tempfile
+    >>> home = Path(tempfile.mkdtemp())
+    >>> with Ledger(home, stage=1) as ledger:
+    ...     ledger(7, torch.tensor([4, 2]), 0.5)
+    >>> print((home / "ledger-0.jsonl").read_text())
+    {"stage": 1, "step": 7, "samples": "3d3ed4bf8d9b09bd", "loss": "0x1.0000000000000p-1"}
+    <BLANKLINE>
+    """
+
+    def __init__(self, folder: Path, stage: int) -> None:
+        self.path, self.stage = folder / f"ledger-{distributed.rank()}.jsonl", stage
+
+    def __enter__(self) -> Ledger:
+        artifacts.make_folder(self.path.parent)
+        self._lines = artifacts.Lines(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+
+    def __call__(self, step: int, index: Tensor, loss: float) -> None:
+        """Adds the line of a step."""
+        samples = hashlib.sha1(index.cpu().numpy().astype("<i8").tobytes(), usedforsecurity=False)
+        self._lines.add(
+            {"stage": self.stage, "step": step, "samples": samples.hexdigest()[:16], "loss": loss.hex()}
+        )
+
+
+class _Timer:
+    """When the next checkpoint is due; saving takes no more than a twentieth of the time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._least, self._saved = seconds, seconds, time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved > self.seconds
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._saved = time.monotonic()
+        self.seconds = max(self._least, 20 * (self._saved - self._began) if self._least else 0.0)
 
 
 class Clock:
@@ -197,13 +248,21 @@ _REMEDY = (
 )
 
 
-def _check_loss(loss: Tensor, stage: int, step: int, batch: Batch) -> None:
-    if not torch.isfinite(loss):
-        some = ", ".join(map(str, batch["index"][:8].tolist()))
-        raise NumericalError(
-            f"stage {stage}, step {step}: the loss is {float(loss)}. The batch held samples {some}, ... "
-            f"{_REMEDY}"
-        )
+def _not_finite(
+    folder: Path, dataset: Dataset, stage: int, step: int, batch: Batch, loss: float
+) -> NumericalError:
+    """The error of all processes; what each of them had in hand is written down, to be looked at."""
+    index = batch["index"].tolist()
+    found = {"stage": stage, "step": step, "loss": str(loss), "samples": [dataset.ids[i] for i in index]}
+    place = folder / f"failed-step-{distributed.rank()}.json"
+    artifacts.write_json(place, found)
+    if math.isfinite(loss):
+        return NumericalError(f"stage {stage}, step {step}: the loss of another process is not finite.")
+    some = ", ".join(map(str, index[:8]))
+    return NumericalError(
+        f"stage {stage}, step {step}: the loss is {loss}. The batch held samples {some}, ... (all of them: "
+        f"{place}). {_REMEDY}"
+    )
 
 
 def _check_weights(method: nn.Module, stage: int, step: int) -> None:

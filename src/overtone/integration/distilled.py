@@ -43,8 +43,16 @@ class Distillation(nn.Module):
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
         """The loss of the views of a batch, and what the student gives, (views * B, D), first view first."""
-        student, teacher = self._student_and_teacher
+        given = [self.project(view) for view in views]
+        return self.contrast(given, views), torch.cat(given)
+
+    def project(self, view: Batch) -> Tensor:
+        """What the student gives for one view, (B, D)."""
+        given: Tensor = self._student_and_teacher[0](view)
+        return given
+
+    def contrast(self, given: list[Tensor], views: list[Batch]) -> Tensor:
+        """How far that is from what the teacher gives."""
         with torch.no_grad():
-            wanted = torch.cat([teacher(view) for view in views])
-        given = torch.cat([student(view) for view in views])
-        return F.mse_loss(given, wanted), given
+            wanted = torch.cat([self._student_and_teacher[1](view) for view in views])
+        return F.mse_loss(torch.cat(given), wanted)

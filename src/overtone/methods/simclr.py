@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids, Objective
+from overtone.distributed import everyones, gathered, rank
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
@@ -21,6 +24,7 @@ class SimCLR(nn.Module):
         objective: Any other, which brings its own temperature.
         hidden_dim: Width of the projection head; the encoder's own by default.
         out_dim: Dimension of z.
+        norm: Of the projection head: "batch", or "none", which keeps samples independent of each other.
 
     Raises:
         RecipeError: Both a temperature and an objective are given.
@@ -42,6 +46,7 @@ class SimCLR(nn.Module):
         objective: Objective | None = None,
         hidden_dim: int | None = None,
         out_dim: int = 128,
+        norm: Literal["batch", "none"] = "batch",
     ) -> None:
         super().__init__()
         if objective is not None and temperature is not None:
@@ -49,7 +54,7 @@ class SimCLR(nn.Module):
                 f"temperature={temperature}: stands beside an objective, which has its own; give it there."
             )
         self.encoder = encoder
-        self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim)
+        self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim, norm=norm)
         self.objective = objective or NTXent(0.2 if temperature is None else temperature)
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
@@ -58,11 +63,26 @@ class SimCLR(nn.Module):
         Raises:
             RecipeError: There are more views, or fewer.
         """
+        z = [self.project(view) for view in views]
+        return self.contrast(z, views), torch.cat(z)
+
+    def project(self, view: Batch) -> Tensor:
+        """z of one view, (B, out_dim)."""
+        z: Tensor = self.projection_head(self.encoder(view))
+        return z
+
+    def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
+        """The loss of the z of two views; the columns are those of all processes."""
         if len(views) != 2:
             raise RecipeError(f"views: {len(views)} of each batch, but simclr takes 2; set views.n_views=2.")
-        first, second = views
-        z = torch.cat([self.projection_head(self.encoder(view)) for view in (first, second)])
+        rows, (first, second) = torch.cat(z), views
         ids = Ids(*(torch.cat([first[key], second[key]]) for key in Ids._fields))
-        positive = torch.arange(len(z), device=z.device).roll(len(z) // 2)
-        loss: Tensor = self.objective(z, z, positive, ids, ids)
-        return loss, z
+        own = torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)
+        loss: Tensor = self.objective(
+            rows,
+            gathered(rows),
+            own + rank() * len(rows),
+            ids,
+            Ids(*map(everyones, ids)),
+        )
+        return loss

@@ -67,6 +67,9 @@ class Recipe(BaseModel):
     num_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
+    shard: bool = False
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    checkpoints_kept: int = Field(default=2, ge=2)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def stage_specs(self, origin: Origin | None = None) -> list[StageSpec]:

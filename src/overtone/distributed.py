@@ -1,0 +1,317 @@
+"""One run on many processes: the only place that knows of `torch.distributed`.
+
+Every process runs the same code. What is made once is made by the first, while the others wait (`in_turn`);
+an error on one becomes an error on all (`together`); the loss of each process is that of its own rows against
+the columns of all (`gathered`), whose gradients the processes average (`replicated`). Started without
+`torchrun`, there is one process and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parameters_to_vector
+
+from overtone.errors import OvertoneError, ProcessError
+
+T = TypeVar("T")
+
+TIMEOUT = "OVERTONE_TIMEOUT"
+"""Environment variable: after how many seconds of silence a process counts as lost; 600 by default."""
+
+_ALONE = timedelta(days=2)  # how long the first process may work while the others wait
+_LAST_WORDS = timedelta(seconds=5)  # for the survivors of a lost process to say that they are there
+
+_waiting: Any = None
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first."""
+    return distributed.get_rank() if _several() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if _several() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what all share."""
+    return rank() == 0
+
+
+def _several() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the processes that `torchrun` started, for as long as the block lasts.
+
+    Raises:
+        ProcessError: The others did not come, or a process was lost inside the block.
+    """
+    global _waiting
+    if "TORCHELASTIC_RUN_ID" not in os.environ or _several():
+        yield
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    seconds = timedelta(seconds=float(os.environ.get(TIMEOUT, "600")))
+    with lost_processes():
+        distributed.init_process_group(backend, timeout=seconds)
+        _waiting = distributed.new_group(backend="gloo", timeout=_ALONE)
+    try:
+        with lost_processes():
+            yield
+    finally:
+        _waiting = None
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Turns the many errors of a connection that broke into one that names the processes lost."""
+    try:
+        yield
+    except (RuntimeError, distributed.DistError) as error:
+        text = str(error).lower()
+        signs = ("connection", "timed out", "timeout", "socket", "peer", "store", "gloo", "nccl")
+        if isinstance(error, OvertoneError) or not any(sign in text for sign in signs):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ProcessError(
+            f"{_lost()} ({reason}). The last checkpoint is kept; look at the output of that process, then "
+            "run the same command again, on as many processes as you like. If it was only slow, raise "
+            f"{TIMEOUT}."
+        ) from error
+
+
+def _lost() -> str:
+    """Who did not answer, found out by those who are left through the store of `torchrun`."""
+    if not _several():
+        return "the processes did not find each other"
+    with suppress(Exception):  # the store may be gone as well
+        store = distributed.distributed_c10d._get_default_store()
+        store.set(f"overtone-survivor-{rank()}", "here")
+        missing = [r for r in range(world_size()) if not _answers(store, r)]
+        if missing:
+            return f"process {', '.join(map(str, missing))} of {world_size()} was lost"
+    return f"one of {world_size()} processes was lost"
+
+
+def _answers(store: Any, number: int) -> bool:
+    try:
+        store.wait([f"overtone-survivor-{number}"], _LAST_WORDS)
+    except Exception:
+        return False
+    return True
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A block at whose end every process learns whether any has failed; then all of them fail.
+
+    Raises:
+        OvertoneError: This process's own, or the first of another, with its exit code.
+    """
+    failure = None
+    try:
+        yield
+    except OvertoneError as error:
+        failure = error
+    said = _exchanged(None if failure is None else (str(failure), failure.exit_code))
+    if failure is not None:
+        raise failure
+    for number, found in enumerate(said):
+        if found is not None:
+            other = OvertoneError(f"process {number}: {found[0]}")
+            other.exit_code = found[1]
+            raise other
+
+
+def _exchanged(value: T) -> list[T]:
+    if not _several():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    distributed.all_gather_object(found, value, group=_waiting)
+    return found
+
+
+def in_turn(make: Callable[[], T]) -> T:
+    """What `make` gives, the first process ahead of the others: what it makes on disk they find made.
+
+    >>> in_turn(lambda: 3)
+    3
+    """
+    with together():
+        result = make() if is_first() else None
+    if world_size() > 1:
+        with together():
+            result = result if is_first() else make()
+    return result  # type: ignore[return-value]
+
+
+def own_share(n: int, multiple: int) -> range:
+    """The rows of this process, of n that all share out; each begins at a multiple.
+
+    >>> own_share(1000, 512)
+    range(0, 1000)
+    """
+    length = -(-n // (multiple * world_size())) * multiple
+    return range(min(n, rank() * length), min(n, (rank() + 1) * length))
+
+
+def by_first(context: Callable[[], AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
+    """A context that only the first process enters, such as a lock."""
+    return context() if is_first() else nullcontext()
+
+
+def largest(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
+    """The largest of each value over all processes.
+
+    >>> largest([1.0, 0.0])
+    [1.0, 0.0]
+    """
+    if not _several():
+        return list(values)
+    found = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return found.tolist()
+
+
+def mean(value: float, device: torch.device | str = "cpu") -> float:
+    """The mean of a number over all processes."""
+    if not _several():
+        return value
+    found = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(found)
+    return float(found) / world_size()
+
+
+def everyones(rows: Tensor) -> Tensor:
+    """The rows of all processes, (W n, ...), those of the first before those of the second; no gradient."""
+    if not _several():
+        return rows
+    found = [torch.empty_like(rows) for _ in range(world_size())]
+    distributed.all_gather(found, rows.contiguous())
+    return torch.cat(found)
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, (W n, d), with a gradient: each row's is the sum over all processes.
+
+    With the mean loss of the own rows against these columns on each process, and gradients averaged over
+    the processes, the result is the gradient of the whole batch, also of a temperature.
+
+    Args:
+        rows: (n, d), as many on each process.
+
+    >>> gathered(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    if not _several():
+        return rows
+    found: Tensor = _Gathered.apply(rows)
+    return found
+
+
+class _Gathered(torch.autograd.Function):
+    """By hand: the plain gather has no gradient, and not every backend has one that sums."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.own = slice(rank() * len(rows), (rank() + 1) * len(rows))
+        return everyones(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_columns: Tensor) -> Tensor:
+        summed = d_columns.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed[ctx.own]
+
+
+def replicated(module: nn.Module) -> nn.Module:
+    """A module whose backward averages the gradients over the processes; itself where there is one."""
+    if not _several():
+        return module
+    device = next(module.parameters()).device
+    # Its buckets stay as they are first laid out only where unused parameters are looked for: a resumed
+    # run adds up in the same order as one that was not interrupted.
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=True
+    )
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Averages gradients over the processes, for a backward that `replicated` or `shard` did not see."""
+    taught = [parameter for parameter in parameters if parameter.requires_grad and not _is_split(parameter)]
+    if not _several() or not taught:
+        return
+    for parameter in taught:
+        if parameter.grad is None:  # on another process it may have one
+            parameter.grad = torch.zeros_like(parameter)
+    flat = parameters_to_vector(cast(Tensor, parameter.grad) for parameter in taught)
+    distributed.all_reduce(flat)
+    flat /= world_size()
+    for parameter, own in zip(taught, torch.split(flat, [p.numel() for p in taught]), strict=True):
+        parameter.grad = own.view_as(parameter)
+
+
+def synchronised(module: nn.Module) -> nn.Module:
+    """A module whose batch norms use the statistics of all processes, which only CUDA can do."""
+    if not _several() or not torch.cuda.is_available():
+        return module
+    synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return synced
+
+
+def shard(method: nn.Module) -> None:
+    """Splits parameters, gradients and optimiser state over the processes (`fully_shard`), in place.
+
+    Args:
+        method: Has an `encoder`, which can be called by itself, and a `step`.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(next(method.parameters()).device.type, (world_size(),))
+    scalars = {parameter for parameter in method.parameters() if parameter.ndim == 0}  # cannot be split
+    for module in (method.encoder, method):
+        fully_shard(cast(nn.Module, module), mesh=mesh, ignored_params=scalars)
+    register_fsdp_forward_method(method, "step")
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `shard` was called on a module or on the one around it."""
+    return any(_is_split(parameter) for parameter in module.parameters())
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor with the parts that other processes hold; called on all of them."""
+    if not _is_split(value):
+        return value
+    full: Tensor = value.full_tensor()  # type: ignore[attr-defined]
+    return full
+
+
+def split_like(value: Tensor, pattern: Tensor) -> Tensor:
+    """A whole tensor, split as another of its shape is, if that one is split."""
+    if not _is_split(pattern) or value.shape != pattern.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value.to(pattern.device), pattern.device_mesh, pattern.placements)  # type: ignore[attr-defined]
+
+
+def _is_split(value: Tensor) -> bool:
+    return hasattr(value, "full_tensor")

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from processes import finished, start
+from torch import Tensor, nn
+
+from overtone import distributed
+from overtone.contracts import Batch, Ids
+from overtone.encoders import Encoder
+from overtone.gradients import gradients_of
+from overtone.integration import Distillation
+from overtone.methods import SimCLR
+from overtone.objectives import IFM, HardNegatives, NTXent, nt_xent
+
+SAMPLES, CPU = 12, torch.device("cpu")
+
+
+class Learned(nn.Module):
+    """NT-Xent at a temperature that is trained, as CLIP's is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+    def forward(self, rows: Tensor, columns: Tensor, positive: Tensor, row: Ids, column: Ids) -> Tensor:
+        return nt_xent(rows, columns, positive, row, column, 1 / self.logit_scale.exp())
+
+
+class Flat(Encoder):
+    """Two layers, no batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim = 6
+        self.layers = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6))
+
+    def forward(self, batch: Batch) -> Tensor:
+        found: Tensor = self.layers(batch["series"])
+        return found
+
+
+OBJECTIVES: dict[str, Callable[[], object]] = {
+    "nt_xent": lambda: NTXent(0.3),
+    "ifm": lambda: IFM(0.3, 0.1),
+    "hard_negatives": lambda: HardNegatives(0.3, beta=2.0, tau_plus=0.1),
+    "learned": Learned,
+}
+
+
+def methods() -> Iterator[tuple[str, nn.Module]]:
+    for name, objective in OBJECTIVES.items():
+        torch.manual_seed(0)
+        yield name, SimCLR(Flat(), objective=objective(), out_dim=4, norm="none").double()  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    student = nn.Module()
+    student.stages, student.projection = nn.ModuleList([Flat()]), nn.Linear(6, 3)
+    student.forward = lambda batch: student.projection(student.stages[0](batch))  # type: ignore[operator, index]
+    yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
+
+
+def views(part: slice = slice(None)) -> list[Batch]:
+    draw = torch.Generator().manual_seed(1)
+    index = torch.arange(SAMPLES)
+    ids = {"index": index, "cell": index % 3 // 2, "identity": torch.where(index == 7, 0, index)}
+    whole = [{**ids, "series": torch.randn(SAMPLES, 5, generator=draw).double()} for _ in range(2)]
+    return [{name: value[part] for name, value in view.items()} for view in whole]
+
+
+def learned(part: slice, micro_batch_size: int | None = None) -> dict[str, dict[str, Tensor]]:
+    found = {}
+    for name, method in methods():
+        loss, _ = gradients_of(method, "fp32", CPU, micro_batch_size)(views(part))
+        found[name] = {"loss": loss} | {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+    return found
+
+
+WORK = """
+import sys, torch
+import test_distributed as here
+from overtone import distributed
+
+with distributed.joined():
+    each = here.SAMPLES // distributed.world_size()
+    part = slice(distributed.rank() * each, (distributed.rank() + 1) * each)
+    found = {"at once": here.learned(part), "in parts": here.learned(part, 3)}
+    for way in found.values():
+        for name in way:
+            way[name]["loss"] = torch.tensor(distributed.mean(float(way[name]["loss"])), dtype=torch.float64)
+    torch.save(found, f"{sys.argv[1]}/{distributed.rank()}.pt")
+"""
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_loss_and_gradients_of_every_objective_are_those_of_one_process(
+    tmp_path: Path, world_size: int
+) -> None:
+    for code, output in finished(start(world_size, WORK, tmp_path)):
+        assert code == 0, output
+    alone = learned(slice(None))
+    for rank in range(world_size):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for way, objectives in found.items():
+            for name, values in objectives.items():
+                assert values.keys() == alone[name].keys()
+                for key, value in values.items():
+                    torch.testing.assert_close(
+                        value, alone[name][key], rtol=1e-10, atol=1e-12, msg=f"{way} {name} {key}"
+                    )
+
+
+def test_the_batch_of_the_test_has_negatives_in_other_processes() -> None:
+    cell = views()[0]["cell"]
+    assert set(cell[:4].tolist()) == set(cell[4:8].tolist()) == {0, 1}
+
+
+FAILS = """
+import sys
+from overtone import distributed
+from overtone.errors import DataError
+
+try:
+    with distributed.joined(), distributed.together():
+        if distributed.rank() == 1:
+            raise DataError("a picture is gone")
+except Exception as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_an_error_on_one_process_is_an_error_on_all() -> None:
+    first, second = finished(start(2, FAILS))
+    assert (first[0], second[0]) == (3, 3)
+    assert "process 1: a picture is gone" in first[1]
+    assert second[1].strip().endswith("a picture is gone")
+
+
+IN_TURN = """
+import sys, time
+from pathlib import Path
+from overtone import distributed
+
+def make():
+    place = Path(sys.argv[1]) / "made"
+    if place.exists():
+        return "found"
+    time.sleep(0.3)
+    place.touch()
+    return "made"
+
+with distributed.joined():
+    print(distributed.in_turn(make))
+"""
+
+
+def test_what_the_first_process_makes_the_others_find_made(tmp_path: Path) -> None:
+    first, second = finished(start(2, IN_TURN, tmp_path))
+    assert first[1].strip().endswith("made")
+    assert second[1].strip().endswith("found")
+
+
+@pytest.mark.parametrize("n", [0, 1, 511, 512, 513, 2000, 5000])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_shares_cover_every_row_once_and_begin_at_multiples(
+    monkeypatch: pytest.MonkeyPatch, n: int, world_size: int
+) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: world_size)
+    rows: list[int] = []
+    for number in range(world_size):
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        own = distributed.own_share(n, 512)
+        assert not len(own) or own.start % 512 == 0
+        rows += own
+    assert rows == list(range(n))
