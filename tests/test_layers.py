@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
     {"report", "recipe"},
     {"study", "integrating", "results", "fitting", "auto", "demo"},
     {"cli"},
+    {"__main__"},
 ]  # fmt: skip
 
 # The only places that may touch the streams that the whole process shares.
