@@ -9,7 +9,7 @@ the columns of all (`gathered`), whose gradients the processes average (`replica
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -29,7 +29,10 @@ TIMEOUT = "OVERTONE_TIMEOUT"
 _ALONE = timedelta(days=2)  # how long the first process may work while the others wait
 _LAST_WORDS = timedelta(seconds=5)  # for the survivors of a lost process to say that they are there
 
-_waiting: Any = None
+Works = Mapping[str, Callable[..., None]]
+
+_waiting: Any = None  # the group in which processes wait for one that works alone
+_works: Works = {}
 
 
 def rank() -> int:
@@ -146,18 +149,58 @@ def _exchanged(value: T) -> list[T]:
     return found
 
 
-def in_turn(make: Callable[[], T]) -> T:
+def in_turn(make: Callable[[], T], works: Works | None = None) -> T:
     """What `make` gives, the first process ahead of the others: what it makes on disk they find made.
+
+    Args:
+        make: Called on all processes, on the first ahead of the others.
+        works: What `make` may ask all processes to do meanwhile, by `all_do`.
 
     >>> in_turn(lambda: 3)
     3
     """
+    global _works
+    _works = works or {}
     with together():
-        result = make() if is_first() else None
+        result = _led(make) if is_first() else _served()
     if world_size() > 1:
         with together():
             result = result if is_first() else make()
-    return result  # type: ignore[return-value]
+    return result
+
+
+def _led(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    finally:
+        _ordered(None)
+
+
+def _served() -> Any:
+    """Does what the first process asks for, until it is done; gives None."""
+    while (order := _ordered(None)) is not None:
+        with suppress(OvertoneError):  # which the first has heard of, and which will end all
+            _do(order)
+    return None
+
+
+def all_do(name: str, *arguments: object) -> None:
+    """Has every process do one of the works of `in_turn`, in which this process is leading."""
+    _do(_ordered((name, *arguments)))
+
+
+def _do(order: Any) -> None:
+    with together():
+        _works[order[0]](*order[1:])
+
+
+def _ordered(order: Any) -> Any:
+    """What the first process asks for, told to all."""
+    if not _several():
+        return order
+    said = [order]
+    distributed.broadcast_object_list(said, src=0, group=_waiting)
+    return said[0]
 
 
 def own_share(n: int, multiple: int) -> range:

@@ -84,7 +84,7 @@ def embed(
 
 
 def join_rows(pieces: Sequence[Path], out: Path) -> None:
-    """Puts `.npy` files of rows one below the other into one, and removes them.
+    """Puts `.npy` files of rows one below the other into one, and removes them; short rows end in zeros.
 
     Raises:
         DiskError: `out` cannot be written.
@@ -93,11 +93,12 @@ def join_rows(pieces: Sequence[Path], out: Path) -> None:
         shutil.move(pieces[0], out)
         return
     maps = [np.load(piece, mmap_mode="r", allow_pickle=False) for piece in pieces]
-    joined, begin = _memory_map(out, (sum(map(len, maps)), maps[0].shape[1])), 0
+    shape = sum(map(len, maps)), max(rows.shape[1] for rows in maps)
+    joined, begin = _memory_map(out, shape, maps[0].dtype), 0
     for rows in maps:
         for first in range(0, len(rows), _ROWS):
             part = rows[first : first + _ROWS]
-            joined[begin + first : begin + first + len(part)] = part
+            joined[begin + first : begin + first + len(part), : part.shape[1]] = part
         begin += len(rows)
     del joined  # which writes it
     for piece in pieces:
@@ -194,10 +195,10 @@ def _array(shape: tuple[int, int]) -> NDArray[np.float32]:
     return np.empty(shape, np.float32)
 
 
-def _memory_map(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _memory_map(path: Path, shape: tuple[int, int], dtype: Any = np.float32) -> NDArray[Any]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        rows: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
             # A map over a sparse file on a full disk dies of SIGBUS at some later page; this is an error now.
             with path.open("r+b") as file:

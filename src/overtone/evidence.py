@@ -22,7 +22,7 @@ from overtone.views.pixels import unit_floats
 
 TEMPERATURE = 0.2
 REFERENCES = 1024  # samples that a sample is compared with
-_BATCH = 256
+AT_ONCE = 256
 
 
 def saliency(
@@ -33,6 +33,7 @@ def saliency(
     *,
     seed: int,
     device: torch.device,
+    rows: range | None = None,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
@@ -49,8 +50,10 @@ def saliency(
         units: What is summed.
         seed: Address of the draw of the others, with "saliency".
         device: Where to compute.
+        rows: Of which samples, all by default; for the same numbers, they begin at a multiple of
+            `AT_ONCE`.
         num_workers: Processes that load samples.
-        progress: Called after each batch with the samples done and N.
+        progress: Called after each batch with the samples done and all.
 
     Returns:
         (N, U) float32; a row sums to 1, or is 0 where nothing matters. A series has zeros beyond its end.
@@ -58,28 +61,28 @@ def saliency(
     Raises:
         RecipeError: The encoder reads tokens without an `nn.Embedding`.
     """
-    n = len(dataset)
+    n, rows = len(dataset), range(len(dataset)) if rows is None else rows
     few = rng.permuted(np.arange(min(REFERENCES, n)), n, rng.derive(seed, "saliency"))
     others = F.normalize(torch.from_numpy(np.asarray(embeddings[np.sort(few)], np.float32)), dim=1).to(device)
     average = _average(bank_of(dataset, seed), dataset.modality, device)
     loader: DataLoader[Any] = DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size=_BATCH,
+        batch_sampler=[list(rows[begin : begin + AT_ONCE]) for begin in range(0, len(rows), AT_ONCE)],
         num_workers=num_workers,
         collate_fn=dataset.collate,
         generator=rng.generator(seed, "saliency", "loader"),
     )
-    rows: list[Tensor] = []
+    found: list[Tensor] = []
     with evaluating(encoder.to(device)):
         for batch in loader:
             batch = to_device(batch, device)
             moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality
             )
-            rows.append(_by_unit(moved, units.numbers(batch[dataset.modality])))
+            found.append(_by_unit(moved, units.numbers(batch[dataset.modality])))
             if progress:
-                progress(sum(map(len, rows)), n)
-    return _joined(rows)
+                progress(sum(map(len, found)), len(rows))
+    return _joined(found)
 
 
 def covering(saliency: NDArray[np.float32], share: float) -> NDArray[np.bool_]:

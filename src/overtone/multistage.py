@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +52,7 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
         interrupts.catching(),
     ):
         for stage in range(len(parts.stages)):
-            levers = distributed.in_turn(partial(levers_of, parts, folder, stage, display))
+            levers = levers_of(parts, folder, stage, display)
             train_stage(parts, folder, stage, levers, display)
             embed_stage(parts, folder, stage, display)
             with distributed.together():

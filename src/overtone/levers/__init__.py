@@ -6,16 +6,17 @@ still does so inside fine cells, no choice of negatives helps, and the views hid
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from overtone import artifacts
+from overtone import artifacts, distributed
 from overtone.contracts import Views
 from overtone.levers.cells import partition_of
-from overtone.levers.hiding import views_of
+from overtone.levers.hiding import find_saliency, views_of
 from overtone.levers.identities import identities_of
 from overtone.partition import Partition
 from overtone.progress import Display
@@ -41,12 +42,18 @@ class Levers(NamedTuple):
 def levers_of(parts: Parts, folder: Path, stage: int, display: Display) -> Levers:
     """The cells and the views of a stage, from what the stages before it left in the run folder.
 
-    Stage 0 has one cell and hides nothing.
+    Stage 0 has one cell and hides nothing. The first process makes them and the others find them made; what
+    goes through the whole data set is shared out.
     """
+    works = {"saliency": partial(find_saliency, parts, folder, display)}
+    return distributed.in_turn(partial(_levers, parts, folder, stage, display), works)
+
+
+def _levers(parts: Parts, folder: Path, stage: int, display: Display) -> Levers:
     identities = identities_of(parts, folder, display)
     if stage == 0:
         return Levers(Partition.whole(len(parts.dataset)), identities, parts.views)
-    views = views_of(parts, folder, stage, display)
+    views = views_of(parts, folder, stage)
     place = stage_folder(folder, stage) / "erasing"
     erasing = artifacts.digest(place) if parts.stages[stage].erase != "off" else ""
     return Levers(partition_of(parts, folder, stage), identities, views, erasing)

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from overtone import artifacts, rng
+from overtone import artifacts, distributed, rng
 from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.discrimination import COMPANIONS, known_inside
+from overtone.embedding import join_rows
 from overtone.errors import RecipeError
-from overtone.evidence import covering, saliency, strongest
+from overtone.evidence import AT_ONCE, covering, saliency, strongest
 from overtone.granularity import MOST_KNOWN, candidates
 from overtone.partition import Partition
 from overtone.progress import Display
@@ -30,7 +31,7 @@ HIDDEN = 0.005  # what the stage may still know among random samples; a new enco
 MOST_HIDDEN = 0.5  # of a sample; what is spread wider shares its pixels with everything else
 
 
-def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
+def views_of(parts: Parts, folder: Path, stage: int) -> Views:
     """The views of a later stage; which units of each sample they hide is kept in the run folder."""
     erase, place = parts.stages[stage].erase, stage_folder(folder, stage) / "erasing"
     if erase == "off":
@@ -43,10 +44,10 @@ def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
     }
     if not reusable(place, inputs):
         if erase == "auto":
-            marked, choice = _as_needed(parts, folder, stage, display)
+            marked, choice = _as_needed(parts, folder, stage)
         else:
             hides = list(range(stage))
-            maps = [saliency_of(parts, folder, earlier, display) for earlier in hides]
+            maps = [saliency_of(parts, folder, earlier) for earlier in hides]
             marked, choice = strongest(np.mean(maps, axis=0), float(erase)), {"hides": hides}
         with artifacts.writing(place, inputs) as beside:
             if marked is not None:
@@ -58,9 +59,7 @@ def views_of(parts: Parts, folder: Path, stage: int, display: Display) -> Views:
     return kept_erasing(folder, stage, parts.views, parts.dataset, parts.seed) if hides_some else parts.views
 
 
-def _as_needed(
-    parts: Parts, folder: Path, stage: int, display: Display
-) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
+def _as_needed(parts: Parts, folder: Path, stage: int) -> tuple[NDArray[np.bool_] | None, dict[str, Any]]:
     """Hides stages that know much inside fine cells until none does: often none at all.
 
     Of several, the one that knows most of random samples comes first: what it learned dominates.
@@ -81,7 +80,7 @@ def _as_needed(
         if not unanswered:
             break
         tried = [*hides, _dominant(parts, encoders, unanswered)]
-        needed, choice["shares"] = _marked(parts, folder, tried, encoders, display)
+        needed, choice["shares"] = _marked(parts, folder, tried, encoders)
         if needed is None or needed.mean() > MOST_HIDDEN:
             logger.info("stage %d: %s", stage, _refusal(tried[-1], needed))
             break
@@ -101,11 +100,11 @@ def _dominant(parts: Parts, encoders: Sequence[nn.Module], among: Sequence[int])
 
 
 def _marked(
-    parts: Parts, folder: Path, stages: Sequence[int], encoders: Sequence[nn.Module], display: Display
+    parts: Parts, folder: Path, stages: Sequence[int], encoders: Sequence[nn.Module]
 ) -> tuple[NDArray[np.bool_] | None, dict[str, float]]:
     """What would have to be hidden of some stages; None where it cannot be told what they look at."""
     try:
-        maps = [saliency_of(parts, folder, stage, display) for stage in stages]
+        maps = [saliency_of(parts, folder, stage) for stage in stages]
     except RecipeError as error:
         logger.warning("%s", error)
         return None, {}
@@ -157,7 +156,7 @@ def _say(stage: int, hides: Sequence[int], marked: NDArray[np.bool_]) -> None:
     )
 
 
-def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDArray[np.float32]:
+def saliency_of(parts: Parts, folder: Path, stage: int) -> NDArray[np.float32]:
     """(N, U) what a stage looks at in each training sample; computed once and kept in the run folder."""
     place = stage_folder(folder, stage) / "saliency"
     inputs = {
@@ -165,19 +164,37 @@ def saliency_of(parts: Parts, folder: Path, stage: int, display: Display) -> NDA
         "embeddings": artifacts.digest(stage_folder(folder, stage) / "embeddings"),
     }
     if not reusable(place, inputs):
-        found = saliency(
-            load_stage(parts, folder, stage),
-            parts.dataset,
-            embeddings_of(folder, stage),
-            units_of(parts.dataset),
-            seed=parts.seed,
-            device=parts.device,
-            num_workers=parts.num_workers,
-            progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
-        )
+        distributed.all_do("saliency", stage)
         with artifacts.writing(place, inputs) as beside:
-            np.save(beside / "saliency.npy", found.astype(np.float16), allow_pickle=False)
+            pieces = [saliency_piece(folder, stage, number) for number in range(distributed.world_size())]
+            join_rows([piece for piece in pieces if piece.exists()], beside / "saliency.npy")
     return kept_saliency(folder, stage)
+
+
+def find_saliency(parts: Parts, folder: Path, display: Display, stage: int) -> None:
+    """Leaves beside a stage what it looks at in the share of the training samples of this process."""
+    own = distributed.own_share(len(parts.dataset), AT_ONCE)
+    if not len(own):
+        return
+    found = saliency(
+        load_stage(parts, folder, stage),
+        parts.dataset,
+        embeddings_of(folder, stage),
+        units_of(parts.dataset),
+        seed=parts.seed,
+        device=parts.device,
+        rows=own,
+        num_workers=parts.num_workers,
+        progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
+    )
+    with artifacts.disk_errors(folder):
+        piece = saliency_piece(folder, stage, distributed.rank())
+        np.save(piece, found.astype(np.float16), allow_pickle=False)
+
+
+def saliency_piece(folder: Path, stage: int, number: int) -> Path:
+    """Where a process leaves its share of the saliency."""
+    return stage_folder(folder, stage) / f".saliency-{number}.npy"
 
 
 def kept_saliency(folder: Path, stage: int) -> NDArray[np.float32]:
