@@ -18,7 +18,7 @@ from overtone import artifacts, rng
 from overtone.contracts import Batch
 from overtone.datasets.decoding import Framing, decoded
 from overtone.embedding import evaluating, to_device
-from overtone.encoders import Encoder, load_encoder, load_weights, save_encoder
+from overtone.encoders import Encoder, TwoTowers, load_encoder, load_weights, save_encoder
 from overtone.errors import DataError, RecipeError, RunError
 from overtone.heads import ProjectionHead
 
@@ -91,6 +91,20 @@ class JointEncoder(Encoder):
         # Whitening multiplies small differences, which bf16 does not have.
         with torch.autocast(joined.device.type, enabled=False):
             return cast(Tensor, self.projection(joined.float()))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Of two towers: the joint features (B, sum of D_s) of pictures (B, C, H, W)."""
+        return self.join([stage.encode_image(images) for stage in self._towers()])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Of two towers: the joint features (B, sum of D_s) of B strings."""
+        return self.join([stage.encode_text(texts) for stage in self._towers()])
+
+    def _towers(self) -> list[TwoTowers]:
+        towers = [stage for stage in self.stages if isinstance(stage, TwoTowers)]
+        if len(towers) < len(self.stages) or self.projection is not None:
+            raise RecipeError("encode_image, encode_text: need stages with two towers, side by side")
+        return towers
 
     @torch.inference_mode()
     def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Contrastive methods: an encoder, a head, an objective and a step, one screen each."""
 
+from overtone.methods.clip import CLIP
 from overtone.methods.simclr import SimCLR
 
-__all__ = ["SimCLR"]
+__all__ = ["CLIP", "SimCLR"]

@@ -71,9 +71,14 @@ KINDS = {
     "test": _DATA,
     "views": Kind(
         "name",
-        {"image": views.ImageViews, "series": views.SeriesViews, "per_sample": views.PerSampleViews},
+        {
+            "image": views.ImageViews,
+            "image_text": views.ImageTextViews,
+            "series": views.SeriesViews,
+            "per_sample": views.PerSampleViews,
+        },
     ),
-    "method": Kind("name", {"simclr": methods.SimCLR}, given=frozenset({"encoder"})),
+    "method": Kind("name", {"simclr": methods.SimCLR, "clip": methods.CLIP}, given=frozenset({"encoder"})),
     "encoder": Kind(
         "name",
         dict.fromkeys(ENCODERS, build_encoder),
