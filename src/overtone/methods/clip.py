@@ -58,7 +58,7 @@ class CLIP(nn.Module):
 
     def project(self, view: Batch) -> Tensor:
         """The features of one side, (B, D), of unit length."""
-        return F.normalize(self.encoder(view).float(), dim=1)
+        return F.normalize(self.encoder(view), dim=1)
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean of both directions."""
