@@ -13,7 +13,7 @@ from overtone.contracts import Batch, Ids
 from overtone.encoders import Encoder, TwoTowers, WordBag
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
-from overtone.methods import CLIP, SimCLR
+from overtone.methods import CLIP, SigLIP, SimCLR
 from overtone.objectives import IFM, HardNegatives, NTXent, nt_xent
 
 SAMPLES, CPU = 12, torch.device("cpu")
@@ -73,6 +73,8 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     student.forward = lambda batch: student.projection(student.stages[0](batch))  # type: ignore[operator, index]
     torch.manual_seed(0)
     yield "clip", CLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4).double())
+    torch.manual_seed(0)
+    yield "siglip", SigLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4)).double()
     torch.manual_seed(0)
     yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
 

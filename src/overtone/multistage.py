@@ -130,6 +130,7 @@ def _train(
     pace = Pace(
         spec.epochs,
         spec.warmup_epochs,
+        spec.schedule,
         parts.precision,
         spec.micro_batch_size,
         parts.num_workers,

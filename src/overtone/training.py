@@ -32,6 +32,7 @@ class Pace:
 
     epochs: int
     warmup_epochs: float = 0.0
+    schedule: str = "cosine"
     precision: str = "fp32"
     micro_batch_size: int | None = None
     num_workers: int = 0
@@ -103,7 +104,8 @@ def train(
         for step in range(start, total):
             rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)
-            share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * per_epoch))
+            warmup = round(pace.warmup_epochs * per_epoch)
+            share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             made = material.views(

@@ -62,10 +62,7 @@ class CLIP(nn.Module):
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean of both directions."""
-        if len(views) != 2 or "image" not in views[0] or "text" not in views[1]:
-            raise RecipeError(
-                "views: clip takes a picture and a text of each sample; set views.name=image_text."
-            )
+        self.check(views)
         ids = Ids(*(views[0][key] for key in Ids._fields))
         all_ids = Ids(*map(everyones, ids))
         own = torch.arange(len(z[0]), device=z[0].device) + rank() * len(z[0])
@@ -73,3 +70,11 @@ class CLIP(nn.Module):
         images, texts = z
         loss: Tensor = nt_xent(images, gathered(texts), own, ids, all_ids, temperature)
         return (loss + nt_xent(texts, gathered(images), own, ids, all_ids, temperature)) / 2
+
+    @staticmethod
+    def check(views: list[Batch]) -> None:
+        """Refuses views that are not a picture and a text."""
+        if len(views) != 2 or "image" not in views[0] or "text" not in views[1]:
+            raise RecipeError(
+                "views: two towers take a picture and a text of each sample; set views.name=image_text."
+            )

@@ -78,7 +78,11 @@ KINDS = {
             "per_sample": views.PerSampleViews,
         },
     ),
-    "method": Kind("name", {"simclr": methods.SimCLR, "clip": methods.CLIP}, given=frozenset({"encoder"})),
+    "method": Kind(
+        "name",
+        {"simclr": methods.SimCLR, "clip": methods.CLIP, "siglip": methods.SigLIP},
+        given=frozenset({"encoder"}),
+    ),
     "encoder": Kind(
         "name",
         dict.fromkeys(ENCODERS, build_encoder),
