@@ -57,7 +57,7 @@ def test_in_cells_with_equal_texts_it_is_a_loop_over_the_pairs_that_are_left() -
                 if cell[i] == cell[j] and identity[i] != identity[j]
             ]
             total -= own - math.log(sum(math.exp(logit) for logit in [own, *rest]))
-    assert float(loss) == pytest.approx(total / (2 * N), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(total / (2 * N), rel=1e-5)
 
 
 def test_the_scale_learns_unless_the_temperature_is_fixed() -> None:

@@ -24,9 +24,9 @@ def sigmoid(
 ) -> Tensor:
     """Every pair by itself: is it a positive or not? No row competes with another.
 
-    The sum over the positive and the allowed negatives of -log sigmoid(s (cosine / temperature + bias)), s = 1
-    for a positive and -1 for a negative, as a mean over the rows (algorithm 1 of the paper). Arguments as
-    `nt_xent`, and:
+    The sum over the positive and the allowed negatives of -log sigmoid(s (cosine / temperature + bias)),
+    s = 1 for a positive and -1 for a negative, as a mean over the rows (algorithm 1 of the paper). Arguments
+    as `nt_xent`, and:
 
     Args:
         bias: Added to every logit; the authors begin at -10, with a temperature of 0.1.
