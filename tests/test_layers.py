@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints", "granularity", "identities", "stages",
+        "checkpoints", "granularity", "identities", "skipping", "stages",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "training"},
