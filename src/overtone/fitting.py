@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import artifacts, datasets, multistage, rng
+from overtone import datasets, failures, multistage, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
@@ -23,7 +23,7 @@ from overtone.progress import Bars, Silent, logging_to
 from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
 from overtone.run_folder import Parts
-from overtone.study import Study
+from overtone.study import Study, working_in
 
 
 def fit(
@@ -99,12 +99,13 @@ def fit(
     )
     parts = _parts(recipe, data, held_out, encoder, method, views)
     with (
-        artifacts.locked(folder, "study.lock"),
+        working_in(folder),
         Bars(Console(file=sys.stderr)) if progress else nullcontext(Silent()) as display,
         logging_to(display) if progress else nullcontext(),
     ):
         Study(recipe, folder).save()
-        multistage.run(parts, folder, display)
+        with failures.kept(folder):
+            multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 
 
