@@ -22,6 +22,7 @@ from overtone.integration import JointEncoder, load
 from overtone.progress import Bars, Silent, logging_to
 from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
+from overtone.roster import require_same
 from overtone.run_folder import Parts
 from overtone.study import Study, working_in
 
@@ -105,6 +106,7 @@ def fit(
     ):
         Study(recipe, folder).save()
         with failures.kept(folder):
+            require_same(data, folder)
             multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 

@@ -26,6 +26,7 @@ from overtone.errors import OvertoneError, RunError
 from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
 from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
+from overtone.roster import require_same
 
 PLAIN = {
     "n_clusters": None,
@@ -242,8 +243,10 @@ def run_job(job: Job, display: Display) -> None:
     with interrupts.catching(), threads(job.recipe.threads or os.cpu_count() or 1):
         dataset, test = open_data(job.recipe, cache_dir=job.cache or job.folder / "cache")
         interrupts.raise_if_requested()
+        parts = build_parts(job.recipe, dataset, test)
+        require_same(dataset, job.folder)
         with _timed(job.folder / "seconds.json"):
-            multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+            multistage.run(parts, job.folder, display)
 
 
 @contextmanager
