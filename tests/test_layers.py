@@ -16,7 +16,7 @@ HOME = Path(overtone.__file__).parent
 LAYERS: list[set[str]] = [
     {
         "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress",
-        "loggers", "links", "npy", "failures", "roster",
+        "loggers", "links", "npy", "failures", "roster", "text",
     },
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",

@@ -15,7 +15,7 @@ from PIL import Image
 from overtone import rng
 from overtone.contracts import Address
 from overtone.datasets import Source, arrays, open_source
-from overtone.datasets.decoding import FORMATS
+from overtone.datasets.decoding import FORMATS, Framing
 from overtone.errors import DataError
 from overtone.methods import SimCLR
 from overtone.optim import build_optimizer
@@ -140,7 +140,7 @@ def _fastest(recipe: Recipe, channels: int) -> tuple[str, float]:
 def _speed(recipe: Recipe, channels: int, precision: str) -> float:
     device, size = torch.device(device_name(recipe.device)), recipe.data.get("image_size")
     batch_size = recipe.stage_specs()[0].batch_size
-    height, width = (size, size) if isinstance(size, int) else size or (SIZES[-1], SIZES[-1])
+    height, width = Framing.of(size, channels, "crop").image_size or (SIZES[-1], SIZES[-1])
     pixels = rng.numpy_generator(0, "calibration").integers(
         0, 256, (batch_size, height, width, channels), dtype=np.uint8
     )

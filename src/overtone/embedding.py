@@ -158,6 +158,7 @@ def _check_finite(rows: NDArray[np.float32], ids: Sequence[str]) -> None:
 
 def _file(out: Path, fill: Callable[[Path], object]) -> NDArray[np.float32]:
     beside = out.with_name(f".{out.name}.writing")
+    beside.unlink(missing_ok=True)  # it might be a link
     try:
         fill(beside)
         with disk_errors(out):

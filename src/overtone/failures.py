@@ -9,6 +9,7 @@ from pathlib import Path
 
 from overtone import artifacts
 from overtone.errors import OvertoneError
+from overtone.text import utf8
 
 FILE = "error.json"
 
@@ -36,14 +37,9 @@ def kept(folder: Path) -> Iterator[None]:
         failure = {
             "kind": type(error).__name__,
             "exit_code": error.exit_code if isinstance(error, OvertoneError) else 1,
-            "message": _plain(str(error)),
-            "traceback": _plain("".join(traceback.format_exception(error))),
+            "message": utf8(str(error)),
+            "traceback": utf8("".join(traceback.format_exception(error))),
         }
         with suppress(OvertoneError):  # a full disk has been complained of already
             artifacts.write_json(folder / FILE, failure)
         raise
-
-
-def _plain(text: str) -> str:
-    """Names of files that are no UTF-8 hold what JSON cannot."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -18,6 +18,7 @@ from overtone.datasets.reading import Reading, read_images
 from overtone.datasets.tables import read_labels
 from overtone.errors import DataError
 from overtone.links import leaves
+from overtone.text import utf8
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,7 +135,7 @@ def _classes(ids: Sequence[str]) -> Labels:
     names = sorted(set(filter(None, first)))
     code_of = {name: code for code, name in enumerate(names)}
     codes = np.array([code_of[name] for name in first if name], dtype=np.int64)
-    return Labels({"class": codes}, {"class": names})
+    return Labels({"class": codes}, {"class": list(map(utf8, names))})
 
 
 def _stamp(folder: Path, ids: Sequence[str]) -> str:
