@@ -105,8 +105,8 @@ def fit(
         logging_to(display) if progress else nullcontext(),
     ):
         Study(recipe, folder).save()
+        require_same(data, folder)
         with failures.kept(folder):
-            require_same(data, folder)
             multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 
