@@ -22,6 +22,7 @@ from overtone.embedding import to_device
 from overtone.errors import NumericalError
 from overtone.gradients import gradients_of
 from overtone.sampling import CellBatchSampler
+from overtone.skipping import noted
 
 Log = Callable[[dict[str, Any], Tensor], None]
 
@@ -100,7 +101,7 @@ def train(
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with rng.seeded(seed, "training", stage), Ledger(folder, stage) as ledger:
-        batches = iter(loader(material.dataset, sampler, start, total, pace))
+        batches = iter(noted(loader(material.dataset, sampler, start, total, pace), material.dataset))
         for step in range(start, total):
             rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)

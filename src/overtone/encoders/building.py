@@ -104,13 +104,16 @@ def build_module(name: str, **arguments: Any) -> nn.Module:
     """What "package.module:Class" makes; it imports code, so only for names that a user wrote.
 
     Raises:
-        RecipeError: It cannot be imported, or does not take the arguments.
+        RecipeError: It cannot be imported, does not take the arguments, or makes something else.
     """
     try:
-        made: Callable[..., nn.Module] = imported(name)
+        found = imported(name)
     except RecipeError as error:
         raise RecipeError(f"encoder.name: {error}") from None
-    return _called(name, made, **arguments)
+    made = _called(name, found, **arguments)
+    if not isinstance(made, nn.Module):
+        raise RecipeError(f"encoder.name: {name!r} made a {type(made).__name__}, expected a torch.nn.Module")
+    return made
 
 
 class _Found(NamedTuple):
@@ -176,8 +179,11 @@ FAMILIES = (*_BUILDERS, "open_clip")
 def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: Any) -> _Made:
     try:
         return make(*values, **arguments)
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise RecipeError(f"encoder.name={name!r} cannot be built with {arguments}: {error}") from error
+    except Exception as error:  # code of the user's, or of a library, may raise anything
+        kind = type(error).__name__
+        raise RecipeError(
+            f"encoder.name={name!r} cannot be built with {arguments}: {kind}: {error}"
+        ) from error
 
 
 def _unknown(name: str, names: Sequence[str]) -> str:

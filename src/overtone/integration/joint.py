@@ -202,13 +202,36 @@ def load(path: str | Path, *, encoder: nn.Module | None = None) -> JointEncoder:
             f"{path}: holds no finished run (no encoder/joint.json); finish it with `overtone resume {path}`."
         )
     artifacts.verify(folder)
-    settings = artifacts.read_json(folder / "joint.json")
+    settings = _settings(folder / "joint.json")
     stages = [load_encoder(folder / f"stage-{number}", encoder) for number in range(settings.pop("stages"))]
-    if spec := settings.pop("projection", None):
-        with rng.seeded(0, "load"):  # it draws weights, which are then replaced
-            settings["projection"] = ProjectionHead(**spec)
-        load_weights(settings["projection"], folder / _PROJECTION)
-    return JointEncoder(stages, **settings).eval()
+    try:
+        if spec := settings.pop("projection", None):
+            with rng.seeded(0, "load"):  # it draws weights, which are then replaced
+                settings["projection"] = ProjectionHead(**spec)
+            load_weights(settings["projection"], folder / _PROJECTION)
+        return JointEncoder(stages, **settings).eval()
+    except (TypeError, ValueError, RuntimeError, RecipeError) as error:
+        raise RunError(f"{folder / 'joint.json'}: damaged: {error}") from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What `save` wrote, as far as it is of use before anything is built."""
+    settings = artifacts.read_json(path)
+    content = settings.get("content") if isinstance(settings, dict) else None
+    shape = content.get("shape", []) if isinstance(content, dict) else None
+    holds = (
+        isinstance(shape, list)
+        and all(type(side) is int and side > 0 for side in shape)
+        and type(settings.get("stages")) is int
+        and settings["stages"] > 0
+        and settings.get("normalise") in ("each", "once")
+        and isinstance(settings.get("modality"), str)
+    )
+    if not holds:
+        raise RunError(
+            f"{path}: damaged: expected stages, normalise, modality and content, as `save` writes them."
+        )
+    return dict(settings)
 
 
 def _checked(weights: Sequence[float] | None, n_stages: int) -> list[float] | None:
