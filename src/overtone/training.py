@@ -101,10 +101,10 @@ def train(
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with rng.seeded(seed, "training", stage), Ledger(folder, stage) as ledger:
-        batches = iter(noted(loader(material.dataset, sampler, start, total, pace), material.dataset))
+        batches = noted(iter(loader(material.dataset, sampler, start, total, pace)), material.dataset)
         for step in range(start, total):
-            rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)
+            rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
             warmup = round(pace.warmup_epochs * per_epoch)
             share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
