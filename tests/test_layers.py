@@ -19,8 +19,8 @@ LAYERS: list[set[str]] = [
         "loggers",
     },
     {
-        "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints", "granularity", "identities", "stages",
+        "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
+        "heads", "optim", "checkpoints", "granularity", "identities", "stages",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "training"},
