@@ -165,6 +165,11 @@ class CellBatchSampler:
             raise RecipeError(f"step={step}: expected >= 0")
         self.step = step
 
+    @property
+    def sampler(self) -> CellBatchSampler:
+        """Itself: Lightning and accelerate look here for `set_epoch`, or every epoch would be the first."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """The next iteration runs through the whole of `epoch`."""
         self.seek(epoch * len(self))
@@ -183,10 +188,10 @@ class CellBatchSampler:
         counts = np.arange(self.batch_size + 1)
         pieces = np.zeros_like(counts)  # pairs of a batch and a cell of which it holds so many samples
         touched, whole = 0, 0
-        for cell, length in self._pieces(epoch):
+        for slot, length, size_of in self._pieces(epoch):
             pieces += np.bincount(length, minlength=len(pieces))
-            touched += len(np.unique(cell))
-            whole += int((length == sizes[cell]).sum())
+            touched += int(np.count_nonzero(np.bincount(slot)))
+            whole += int(np.count_nonzero(length == size_of[slot]))
         never = 0 if self._chunk_offsets is None else int(sizes[np.diff(self._chunk_offsets) == 0].sum())
         return Coverage(
             batches=len(self),
@@ -234,24 +239,27 @@ class CellBatchSampler:
         slot = np.searchsorted(tape.offsets, spot, side="right") - 1
         return tape.cells[slot], spot - tape.offsets[slot]
 
-    def _pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints]]:
-        """(P,) cell and (P,) samples of it for each pair of a batch and a cell in it, block after block."""
+    def _pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Block after block of cells: (P,) which of them, and (P,) how many samples of it, for each pair of a
+        batch and a cell in it; and the size of each cell of the block.
+        """
         return self._packed_pieces(epoch) if self._chunk_offsets is None else self._single_pieces()
 
-    def _packed_pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints]]:
+    def _packed_pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints, Ints]]:
         tape, n = self._tape(epoch), len(self.partition)
         cuts = np.sort((tape.roll + np.arange(len(self) + 1) * self.batch_size) % n)
         for first in range(0, self.partition.n_cells, _BLOCK):
-            cells, borders = tape.cells[first : first + _BLOCK], tape.offsets[first : first + _BLOCK + 1]
+            borders = tape.offsets[first : first + _BLOCK + 1]
             inside = cuts[slice(*np.searchsorted(cuts, borders[[0, -1]]))]
-            begins = np.unique(np.concatenate((borders[:-1], inside)))
-            length = np.diff(np.append(begins, borders[-1]))
+            begins = np.sort(np.concatenate((borders[:-1], inside)))
+            length = np.diff(begins, append=borders[-1])
             batch = (begins - tape.roll) % n // self.batch_size
             slot = np.searchsorted(borders, begins, side="right") - 1
-            used = batch < len(self)
+            used = (batch < len(self)) & (length > 0)
             # A batch longer than the rest of the ring holds both ends of one cell: one piece, not two.
-            joint, inverse = np.unique(batch[used] * len(cells) + slot[used], return_inverse=True)
-            yield cells[joint % len(cells)], np.bincount(inverse, weights=length[used]).astype(np.int64)
+            joint, inverse = np.unique(batch[used] * len(borders) + slot[used], return_inverse=True)
+            joined = np.bincount(inverse, weights=length[used]).astype(np.int64)
+            yield joint % len(borders), joined, np.diff(borders)
 
     def _single(self, visited: int) -> tuple[Ints, Ints]:
         assert self._chunk_offsets is not None
@@ -261,15 +269,16 @@ class CellBatchSampler:
         share = min(self.batch_size, size - begin) // self.world_size
         return np.full(share, cell), begin + self.rank * share + np.arange(share)
 
-    def _single_pieces(self) -> Iterator[tuple[Ints, Ints]]:
+    def _single_pieces(self) -> Iterator[tuple[Ints, Ints, Ints]]:
         assert self._chunk_offsets is not None
         sizes = self.partition.sizes
         for first in range(0, self.partition.n_cells, _BLOCK):
             chunk_offsets = self._chunk_offsets[first : first + _BLOCK + 1]
             slot = np.repeat(np.arange(len(chunk_offsets) - 1), np.diff(chunk_offsets))
             begin = (chunk_offsets[0] + np.arange(len(slot)) - chunk_offsets[slot]) * self.batch_size
-            length = np.minimum(self.batch_size, sizes[first + slot] - begin)
-            yield first + slot, length // self.world_size * self.world_size
+            size_of = sizes[first : first + _BLOCK]
+            length = np.minimum(self.batch_size, size_of[slot] - begin)
+            yield slot, length // self.world_size * self.world_size, size_of
 
 
 def _negatives(samples: Ints) -> tuple[int, int, int]:
