@@ -8,9 +8,10 @@ their values fit, else int64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -90,7 +91,7 @@ def save(rows: Rows, folder: Path) -> None:
         (_ORDER, rows.order, n),
         (_OFFSETS, rows.offsets, n),
     ):
-        np.save(folder / name, vector.astype(narrow(top), copy=False), allow_pickle=False)
+        _save(folder / name, vector.astype(narrow(top), copy=False))
 
 
 def load(folder: Path) -> Rows | Vector:
@@ -130,15 +131,14 @@ def sort(labels: Vector | Path, folder: Path) -> None:
         DataError: They are not a vector of integers >= 0.
         DiskError: The disk is full.
     """
+    if isinstance(labels, np.ndarray):
+        require_vector(labels.dtype, labels.shape, "labels")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _OFFSETS).unlink(missing_ok=True)
-        n, number, n_cells = _numbering(labels)
-        sizes = _write_labels(labels, number, n, n_cells, folder / _LABELS)
-        offsets = np.zeros(n_cells + 1, narrow(n))
-        np.cumsum(sizes, out=offsets[1:])
-        _write_order(folder / _LABELS, offsets[:-1].copy(), n, folder / _ORDER)
-        np.save(folder / _OFFSETS, offsets, allow_pickle=False)
+        offsets = _write_labels(labels, folder / _LABELS)
+        _write_order(folder / _LABELS, offsets[:-1].copy(), folder / _ORDER)
+        _save(folder / _OFFSETS, offsets)
 
 
 def _numbering(labels: Vector | Path) -> tuple[int, Callable[[Vector], Vector], int]:
@@ -162,24 +162,26 @@ def _numbering(labels: Vector | Path) -> tuple[int, Callable[[Vector], Vector], 
     return n, lambda chunk: np.searchsorted(values, chunk), len(values)
 
 
-def _write_labels(
-    labels: Vector | Path, number: Callable[[Vector], Vector], n: int, n_cells: int, file: Path
-) -> Ids:
-    """Writes the labels numbered anew; gives the size of each cell."""
+def _write_labels(labels: Vector | Path, file: Path) -> Vector:
+    """Writes the labels numbered anew; gives the offsets of the cells."""
+    n, number, n_cells = _numbering(labels)
     sizes, dtype = np.zeros(n_cells, np.int64), narrow(n_cells)
-    with file.open("wb") as handle:
+    with _replacing(file) as handle:
         _write_header(handle, dtype, n)
         for _, chunk in chunks(labels):
             numbered = number(chunk).astype(dtype, copy=False)
             sizes += np.bincount(numbered, minlength=n_cells)
             numbered.tofile(handle)
-    return sizes
+    offsets = np.zeros(n_cells + 1, narrow(n))
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
 
 
-def _write_order(labels: Path, free: Vector, n: int, file: Path) -> None:
+def _write_order(labels: Path, free: Vector, file: Path) -> None:
     """Writes the samples grouped by cell; `free` is the next free place of each cell, and moves on."""
+    n = len(mapped(labels))
     dtype = narrow(n)
-    with file.open("wb") as handle:
+    with _replacing(file) as handle:
         _write_header(handle, dtype, n)
         begin = handle.tell()
         for _, chunk in chunks(labels):  # a full disk is an error here, but kills who writes to a map
@@ -197,6 +199,20 @@ def _write_order(labels: Path, free: Vector, n: int, file: Path) -> None:
         free[cell[starts]] += counts.astype(free.dtype)
 
 
-def _write_header(handle: Any, dtype: np.dtype[Any], n: int) -> None:
+@contextmanager
+def _replacing(file: Path) -> Iterator[BinaryIO]:
+    """Writes beside the file: what reads or maps the old one, even to write this one, keeps it."""
+    beside = file.with_name(f".{file.name}.writing")
+    with beside.open("wb") as handle:
+        yield handle
+    beside.replace(file)
+
+
+def _save(file: Path, vector: Vector) -> None:
+    with _replacing(file) as handle:
+        np.save(handle, vector, allow_pickle=False)
+
+
+def _write_header(handle: BinaryIO, dtype: np.dtype[Any], n: int) -> None:
     header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (n,)}
     npy.write_array_header_1_0(handle, header)

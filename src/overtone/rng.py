@@ -23,7 +23,9 @@ from torch import Tensor
 Key: TypeAlias = int | str
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ROUNDS = np.arange(6, dtype=np.uint64) * _GOLDEN
+_ROUNDS = tuple(np.arange(6, dtype=np.uint64) * _GOLDEN)
+_THIRTY, _TWENTY_SEVEN, _THIRTY_ONE = np.uint64(30), np.uint64(27), np.uint64(31)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def derive(seed: int, *address: Key) -> int:
@@ -146,8 +148,9 @@ def _feistel(
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014); one to one, and in place."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        value ^= value >> np.uint64(shift)
-        value *= np.uint64(factor)
-    value ^= value >> np.uint64(31)
+    value ^= value >> _THIRTY
+    value *= _FIRST
+    value ^= value >> _TWENTY_SEVEN
+    value *= _SECOND
+    value ^= value >> _THIRTY_ONE
     return value
