@@ -186,6 +186,7 @@ def _write_order(labels: Path, free: Vector, file: Path) -> None:
         begin = handle.tell()
         for _, chunk in chunks(labels):  # a full disk is an error here, but kills who writes to a map
             handle.write(bytes(len(chunk) * dtype.itemsize))
+    order = np.memmap(file, dtype, "r+", begin, (n,))
     for first, chunk in chunks(labels):
         # Sorted by (cell, place) in one number of 64 bits: stable, and what NumPy sorts fastest.
         keyed = chunk.astype(np.int64) * _CHUNK + np.arange(len(chunk))
@@ -194,7 +195,6 @@ def _write_order(labels: Path, free: Vector, file: Path) -> None:
         starts = np.flatnonzero(np.diff(cell, prepend=-1))
         counts = np.diff(starts, append=len(cell))
         there = np.arange(len(cell)) + np.repeat(free[cell[starts]] - starts, counts)
-        order = np.memmap(file, dtype, "r+", begin, (n,))  # anew, so what is written need not stay in memory
         order[there] = first + place
         free[cell[starts]] += counts.astype(free.dtype)
 
