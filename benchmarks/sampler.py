@@ -140,7 +140,7 @@ def at_scale(folder: Path, samples: int, cells: int, batch_size: int) -> Figures
     figures = alone(build, folder)
     figures |= alone(draw, folder, batch_size, 0)
     later = alone(draw, folder, batch_size, LATER)
-    for name in ("first batch, s", "batch, median ms"):
+    for name in ("first batch, s", "batch, median ms", "batch, median CPU ms"):
         figures[f"from step {LATER:,}: {name}"] = later[name]
     return {**figures, **alone(cover, folder, batch_size)}
 
