@@ -4,9 +4,10 @@ The properties are those of the nine patterns of MMVP (Tong et al., "Eyes Wide S
 Shortcomings of Multimodal LLMs", CVPR 2024, section 3), drawn here. Which scene it is tells pictures
 and captions apart on its own, so a contrastive encoder has no need of the rest.
 
-What makes the scene the easy feature: it fills the picture, and its name is made of syllables that each stand
-for one of its bands, so that each is learned from many pictures, as a word that only one scene has would not
-be. What makes the properties hard: each thing has another place, size, tilt and colour from picture to picture.
+What makes the scene the easy feature: it fills the picture, and its name is made of syllables that each
+stand for one of its bands, so that each is learned from many pictures, as a word that only one scene has
+would not be. What makes the properties hard: each thing has another place, size, tilt and colour from picture
+to picture.
 """
 
 from __future__ import annotations
