@@ -121,14 +121,34 @@ def resume(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[
-        Path | None, typer.Option(help="Other labelled data; a fifth of it is kept back to test on.")
+        Path | None,
+        typer.Option(help="Other labelled data; a fifth of it is kept back to test on. Or a task's."),
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="With --data FOLDER: a CSV with file_name and a column an attribute.")
     ] = None,
     trust: Trust = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of pictures and texts: mmvp (--data: the folder as published), pairs (--data: a CSV with "
+            "image_1, image_2, text_1, text_2, pattern) or retrieval.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="With mmvp and pairs: stands before each statement. Default: 'a photo of '."),
+    ] = None,
+    errata: Annotated[
+        Path | None,
+        typer.Option(
+            help="With mmvp and pairs: JSON, SHA-256 of an image -> its right statement, or null to leave "
+            "its pair out."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="With --task: a .json file.")] = None,
 ) -> None:
-    """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
+    """Print the table attribute x stage of a run, or read other data with its encoders."""
     from overtone.errors import RecipeError
     from overtone.integration import load
     from overtone.progress import logging_to
@@ -136,6 +156,12 @@ def evaluate(
     from overtone.results import evaluate_elsewhere, evaluate_study
     from overtone.study import Study
 
+    if task is not None:
+        _ask(run, task, data, labels=labels, prompt=prompt, errata=errata, out=out)
+        return
+    for name, value in (("--prompt", prompt), ("--errata", errata), ("--out", out)):
+        if value is not None:
+            raise RecipeError(f"{name} {value}: goes with --task.")
     if labels is not None and data is None:
         raise RecipeError(f"--labels {labels}: goes with --data FOLDER, whose images it names.")
     study = Study.load(run, trust=trust)
@@ -296,6 +322,40 @@ def _finish(study: Study, jobs: int | None) -> None:
     _show(study.folder, results, written=True)
     _line(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
     _line(f"overtone.load({str(study.home(0))!r}).encode(...)")
+
+
+def _ask(
+    run: Path,
+    task: str,
+    data: Path | None,
+    *,
+    labels: Path | None,
+    prompt: str | None,
+    errata: Path | None,
+    out: Path | None,
+) -> None:
+    from overtone import artifacts
+    from overtone.errors import RecipeError
+    from overtone.image_text import ask
+    from overtone.progress import logging_to
+
+    unused = {"--labels": labels} | ({"--prompt": prompt, "--errata": errata} if task == "retrieval" else {})
+    for name, value in unused.items():
+        if value is not None:
+            raise RecipeError(f"{name} {value}: does not go with --task {task}.")
+    if out is not None and (out.suffix != ".json" or not out.parent.is_dir()):
+        raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.json.")
+    given = {} if prompt is None else {"prompt": prompt}
+    with _bars() as display, logging_to(display):
+        answer = ask(run, task, data, display, errata=errata, **given)
+    for table in answer.tables:
+        Console().print(table)
+    for sentence in answer.sentences:
+        _line(sentence)
+    if out is not None:
+        given_data = None if data is None else str(data)
+        artifacts.write_json(out, {"task": task, "run": str(run), "data": given_data, **answer.record})
+        _line(f"In full: {out}.")
 
 
 def _processes(jobs: int | None, n_jobs: int) -> int:

@@ -85,3 +85,14 @@ class Objective(Protocol):
     def __call__(
         self, rows: Tensor, columns: Tensor, positive: Tensor, row_ids: Ids, column_ids: Ids, /
     ) -> Tensor: ...
+
+
+class TwoTowers(Protocol):
+    """An encoder of pictures and of texts into one space; neither embedding need have unit length.
+
+    `encode_image` takes (B, C, H, W), uint8 or float in [0, 1]; both return (B, D).
+    """
+
+    def encode_image(self, images: Tensor, /) -> Tensor: ...
+
+    def encode_text(self, texts: list[str], /) -> Tensor: ...

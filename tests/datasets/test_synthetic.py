@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from overtone.contracts import Dataset
-from overtone.datasets import digits, tones, trifeature
+from overtone.datasets import captioned_scenes, digits, tones, trifeature
 from overtone.datasets.tones import PITCHES
 from overtone.datasets.trifeature import COLOURS
 from overtone.errors import RecipeError
 
-MAKERS: list[Callable[..., Dataset]] = [trifeature, digits, tones]
+MAKERS: list[Callable[..., Dataset]] = [trifeature, digits, tones, captioned_scenes]
 
 
 def content(dataset: Dataset, index: int) -> torch.Tensor:

@@ -2,11 +2,13 @@
 
 from overtone.datasets.arrays import arrays
 from overtone.datasets.captioned import Captioned
+from overtone.datasets.captioned_scenes import captioned_scenes, scene_pairs
 from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.opening import open_dataset, open_source
+from overtone.datasets.pair import Pair
 from overtone.datasets.parquet import hugging_face, parquet
 from overtone.datasets.reading import read_images
 from overtone.datasets.subset import Subset, balanced, subset
@@ -17,11 +19,13 @@ from overtone.datasets.trifeature import trifeature
 __all__ = [
     "Captioned",
     "ImageDataset",
+    "Pair",
     "Source",
     "Subset",
     "Tones",
     "arrays",
     "balanced",
+    "captioned_scenes",
     "composite",
     "digits",
     "hugging_face",
@@ -30,6 +34,7 @@ __all__ = [
     "open_source",
     "parquet",
     "read_images",
+    "scene_pairs",
     "subset",
     "tones",
     "torch_dataset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -41,6 +42,21 @@ def coverage(distance: Field, radius: Field) -> Field:
     [[[1.0, 0.5, 0.0]]]
     """
     return np.clip(0.5 - distance * radius[:, None, None], 0, 1)
+
+
+def by_kind(table: Mapping[str, Callable[..., Field]], kind: NDArray[np.int64], *fields: Field) -> Field:
+    """Applies to each picture the function of its kind; `kind` (B,) counts the functions of the table.
+
+    >>> table = {"same": lambda x: x, "negative": lambda x: -x}
+    >>> by_kind(table, np.array([0, 1]), np.ones((2, 1, 1))).ravel().tolist()
+    [1.0, -1.0]
+    """
+    result = np.empty_like(fields[0])
+    for code, function in enumerate(table.values()):
+        members = np.flatnonzero(kind == code)
+        if len(members):
+            result[members] = function(*(field[members] for field in fields))
+    return result
 
 
 def to_segment(x: Field, y: Field, start: Field, end: Field) -> Field:

@@ -7,13 +7,13 @@ and training", NeurIPS 2020, section 2: ten values each, drawn anew here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from overtone.datasets.drawing import Field, coverage, placed
+from overtone.datasets.drawing import Field, by_kind, coverage, placed
 from overtone.datasets.images import ImageDataset
 from overtone.errors import RecipeError
 from overtone.rng import uniforms
@@ -80,22 +80,12 @@ def _drawn(kinds: NDArray[np.int64], draws: Field, size: int) -> NDArray[np.uint
     radius = size * (0.34 + 0.1 * draws[:, 5])
     centre = size / 2 + (size / 2 - radius)[:, None] * (draws[:, 3:5] - 0.5) * 2
     turns = (draws[:, 6:8] - 0.5) * np.pi / 4  # of the shape and of its texture
-    inside = coverage(_by_kind(SHAPES, kinds[:, 0], *placed(size, centre, radius, turns[:, 0])), radius)
+    inside = coverage(by_kind(SHAPES, kinds[:, 0], *placed(size, centre, radius, turns[:, 0])), radius)
     x, y = placed(size, centre, radius, turns[:, 1])
-    light = SHADE + (1 - SHADE) * _by_kind(TEXTURES, kinds[:, 2], x, y, draws[:, _PLACE:])
+    light = SHADE + (1 - SHADE) * by_kind(TEXTURES, kinds[:, 2], x, y, draws[:, _PLACE:])
     painted = np.array(list(COLOURS.values()))[kinds[:, 1], :, None, None] * light[:, None]
     image: Field = BACKGROUND + inside[:, None] * (painted - BACKGROUND)
     return np.rint(image).astype(np.uint8)
-
-
-def _by_kind(table: Mapping[str, Callable[..., Field]], kind: NDArray[np.int64], *fields: Field) -> Field:
-    """Applies to each picture the function of its kind."""
-    result = np.empty_like(fields[0])
-    for code, function in enumerate(table.values()):
-        members = np.flatnonzero(kind == code)
-        if len(members):
-            result[members] = function(*(field[members] for field in fields))
-    return result
 
 
 # Shapes: (x, y) -> signed distance to the edge, in radii, negative inside.

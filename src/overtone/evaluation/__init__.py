@@ -1,4 +1,4 @@
-"""What embeddings can tell: probes of attributes, and signs of collapse.
+"""What embeddings can tell: probes of attributes, signs of collapse; of two towers, pairs and retrieval.
 
 A probe is a function of (train, train_labels, test, test_labels), the embeddings (N, D) float32 and
 the labels (N,) int64 with -1 for none, that gives the accuracy in percent on the test set.
@@ -17,17 +17,32 @@ from overtone.evaluation.collapse import alignment, collapse_alarm, effective_ra
 from overtone.evaluation.knn import knn
 from overtone.evaluation.labelled import labelled, split_labelled
 from overtone.evaluation.linear_probe import linear_probe
+from overtone.evaluation.mmvp import read_mmvp
+from overtone.evaluation.pairs import PairScore, PairScores, image_reader, pair_accuracy
+from overtone.evaluation.pairs_csv import read_pairs
+from overtone.evaluation.retrieval import Retrieval, retrieval
+from overtone.evaluation.zero_shot import zero_shot_accuracy, zero_shot_classifier
 
 __all__ = [
+    "PairScore",
+    "PairScores",
+    "Retrieval",
     "Score",
     "alignment",
     "collapse_alarm",
     "effective_rank",
     "evaluate_attributes",
+    "image_reader",
     "knn",
     "linear_probe",
+    "pair_accuracy",
+    "read_mmvp",
+    "read_pairs",
+    "retrieval",
     "split_labelled",
     "uniformity",
+    "zero_shot_accuracy",
+    "zero_shot_classifier",
 ]
 
 _PROBES = {"linear": linear_probe, "knn": knn}

@@ -56,6 +56,7 @@ _DATA = Kind(
         "arrays": datasets.arrays,
         "trifeature": datasets.trifeature,
         "digits": datasets.digits,
+        "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
         "tones": datasets.tones,
         "subset": datasets.subset,
