@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from overtone import distributed
 from overtone.contracts import Batch, Ids
-from overtone.encoders import Encoder, TwoTowers, WordBag
+from overtone.encoders import Encoder, TwoTowerEncoder, WordBag
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
 from overtone.methods import CLIP, SigLIP, SimCLR
@@ -72,9 +72,9 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     student.stages, student.projection = nn.ModuleList([Flat()]), nn.Linear(6, 3)
     student.forward = lambda batch: student.projection(student.stages[0](batch))  # type: ignore[operator, index]
     torch.manual_seed(0)
-    yield "clip", CLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4).double())
+    yield "clip", CLIP(TwoTowerEncoder(Pixels(), WordBag(64, 4), width=4).double())
     torch.manual_seed(0)
-    yield "siglip", SigLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4)).double()
+    yield "siglip", SigLIP(TwoTowerEncoder(Pixels(), WordBag(64, 4), width=4)).double()
     torch.manual_seed(0)
     yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
 

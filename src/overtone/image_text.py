@@ -58,7 +58,7 @@ def two_tower_encoder(run: Path) -> Towers:
     if study.seeds > 1:
         logger.info("%s: of %d runs with a seed each, the first is asked.", run, study.seeds)
     encoder = load(study.home(0), encoder=own_module(study.recipe))
-    if not (hasattr(encoder, "encode_image") and hasattr(encoder, "encode_text")):
+    if not encoder.has_two_towers:
         raise RecipeError(
             f"{run}: this run's encoder reads `{encoder.modality}` alone, it has no encode_text; --task "
             "needs one of pictures and texts, trained on pictures with captions."

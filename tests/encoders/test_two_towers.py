@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from overtone.encoders import TwoTowers, build_encoder, load_encoder, save_encoder, trainable
+from overtone.encoders import TwoTowerEncoder, build_encoder, load_encoder, save_encoder, trainable
 from overtone.encoders.two_towers import hashed_words
 from overtone.errors import DataError, RecipeError
 from overtone.integration import JointEncoder
@@ -16,9 +16,9 @@ IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torc
 TEXTS = ["a red square", "two blue dots", "a red square"]
 
 
-def _towers(**arguments: Any) -> TwoTowers:
+def _towers(**arguments: Any) -> TwoTowerEncoder:
     towers = build_encoder("small_clip", width=8, **arguments)
-    assert isinstance(towers, TwoTowers)
+    assert isinstance(towers, TwoTowerEncoder)
     return towers.eval()
 
 
@@ -40,7 +40,7 @@ def test_equal_texts_have_equal_features_whatever_stands_beside_them() -> None:
     torch.testing.assert_close(features[:1], _towers_with_the_same_weights().encode_text(TEXTS[:1]))
 
 
-def _towers_with_the_same_weights() -> TwoTowers:
+def _towers_with_the_same_weights() -> TwoTowerEncoder:
     torch.manual_seed(0)
     return _towers()
 
@@ -106,7 +106,7 @@ def test_a_model_of_open_clip_gives_what_open_clip_gives(tmp_path: Path) -> None
     open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
     torch.manual_seed(0)
     towers = build_encoder("open_clip:ViT-S-32-alt", image_size=32)
-    assert isinstance(towers, TwoTowers)
+    assert isinstance(towers, TwoTowerEncoder)
     towers.eval()
     torch.manual_seed(0)
     theirs = open_clip.create_model("ViT-S-32-alt", force_image_size=32, force_custom_text=True).eval()

@@ -7,17 +7,17 @@ import torch
 from torch.nn import functional as F
 
 from overtone.contracts import Batch
-from overtone.encoders import TwoTowers, build_encoder
+from overtone.encoders import TwoTowerEncoder, build_encoder
 from overtone.errors import RecipeError
 from overtone.methods import CLIP
 
 N = 6
 
 
-def _towers() -> TwoTowers:
+def _towers() -> TwoTowerEncoder:
     torch.manual_seed(0)
     towers = build_encoder("small_clip", width=8)
-    assert isinstance(towers, TwoTowers)
+    assert isinstance(towers, TwoTowerEncoder)
     return towers.eval()
 
 

@@ -10,7 +10,7 @@ from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_en
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
-from overtone.encoders.two_towers import TwoTowers, WordBag, small_clip
+from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
 
 __all__ = [
     "ENCODERS",
@@ -20,7 +20,7 @@ __all__ = [
     "Encoder",
     "ImageEncoder",
     "SeriesEncoder",
-    "TwoTowers",
+    "TwoTowerEncoder",
     "WordBag",
     "as_encoder",
     "build_encoder",

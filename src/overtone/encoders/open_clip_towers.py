@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from overtone.encoders.encoder import ImageEncoder
-from overtone.encoders.two_towers import Embeds, TwoTowers
+from overtone.encoders.two_towers import Embeds, TwoTowerEncoder
 from overtone.errors import RecipeError
 
 
@@ -36,7 +36,7 @@ def open_clip_towers(
     embeds: Embeds = "both",
     quick_gelu: bool | None = None,
     **arguments: Any,
-) -> TwoTowers:
+) -> TwoTowerEncoder:
     """A model of open_clip, with its own statistics of pictures and its own tokenizer.
 
     Args:
@@ -44,7 +44,7 @@ def open_clip_towers(
         pretrained: Start from published weights, or from a file.
         tag: Which: "openai", "laion2b_s34b_b79k", ..., or the path of a checkpoint of open_clip's.
         image_size: Height and width of the pictures; the model's own by default.
-        embeds: See `TwoTowers`.
+        embeds: See `TwoTowerEncoder`.
         quick_gelu: The activation that OpenAI's weights were trained with; by default as the weights say.
         **arguments: For `open_clip.create_model`.
 
@@ -83,7 +83,7 @@ def open_clip_towers(
     }
     pictures = ImageEncoder(visual, mean=visual.image_mean, std=visual.image_std, dim=width)
     texts = TextTower(found.text, open_clip.get_tokenizer(model))
-    towers = TwoTowers(pictures, texts, width=width, embeds=embeds, spec=spec)
+    towers = TwoTowerEncoder(pictures, texts, width=width, embeds=embeds, spec=spec)
     with torch.no_grad():
         towers.logit_scale.copy_(found.logit_scale)
     return towers

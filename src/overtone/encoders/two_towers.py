@@ -21,7 +21,7 @@ from overtone.errors import DataError, RecipeError
 Embeds = Literal["image", "text", "both"]
 
 
-class TwoTowers(Encoder):
+class TwoTowerEncoder(Encoder):
     """An image tower and a text tower with outputs of one width.
 
     A batch with pictures alone gives image features, one with texts alone text features. A batch with both
@@ -98,14 +98,14 @@ def small_clip(
     vocabulary: int = 8192,
     embeds: Embeds = "both",
     channels: int = 3,
-) -> TwoTowers:
+) -> TwoTowerEncoder:
     """Two towers small enough to train on a laptop: a convolutional network, and the mean of word vectors.
 
     Args:
         width: D of the features.
         backbone: Of the image tower.
         vocabulary: Rows of the table of word vectors, see `WordBag`.
-        embeds: See `TwoTowers`.
+        embeds: See `TwoTowerEncoder`.
         channels: Of the pictures.
     """
     network = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}[backbone](channels)
@@ -119,7 +119,7 @@ def small_clip(
         "channels": channels,
     }
     image_tower = nn.Sequential(bare, nn.Linear(bare.dim, width))
-    return TwoTowers(image_tower, WordBag(vocabulary, width), width=width, embeds=embeds, spec=spec)
+    return TwoTowerEncoder(image_tower, WordBag(vocabulary, width), width=width, embeds=embeds, spec=spec)
 
 
 class WordBag(nn.Module):

@@ -18,7 +18,7 @@ from overtone import artifacts, rng
 from overtone.contracts import Batch
 from overtone.datasets.decoding import Framing, decoded
 from overtone.embedding import evaluating, to_device
-from overtone.encoders import Encoder, TwoTowers, load_encoder, load_weights, save_encoder
+from overtone.encoders import Encoder, TwoTowerEncoder, load_encoder, load_weights, save_encoder
 from overtone.errors import DataError, RecipeError, RunError
 from overtone.heads import ProjectionHead
 
@@ -100,11 +100,15 @@ class JointEncoder(Encoder):
         """Of two towers: the joint features (B, sum of D_s) of B strings."""
         return self.join([stage.encode_text(texts) for stage in self._towers()])
 
-    def _towers(self) -> list[TwoTowers]:
-        towers = [stage for stage in self.stages if isinstance(stage, TwoTowers)]
-        if len(towers) < len(self.stages) or self.projection is not None:
+    @property
+    def has_two_towers(self) -> bool:
+        """Whether pictures and texts can be embedded to be compared."""
+        return self.projection is None and all(isinstance(stage, TwoTowerEncoder) for stage in self.stages)
+
+    def _towers(self) -> list[TwoTowerEncoder]:
+        if not self.has_two_towers:
             raise RecipeError("encode_image, encode_text: need stages with two towers, side by side")
-        return towers
+        return cast("list[TwoTowerEncoder]", list(self.stages))
 
     @torch.inference_mode()
     def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from overtone.contracts import Batch, Ids
 from overtone.distributed import everyones, gathered, rank
-from overtone.encoders import TwoTowers
+from overtone.encoders import TwoTowerEncoder
 from overtone.errors import RecipeError
 from overtone.objectives import nt_xent
 
@@ -36,9 +36,9 @@ class CLIP(nn.Module):
     (torch.Size([]), torch.Size([8, 16]))
     """
 
-    def __init__(self, encoder: TwoTowers, *, temperature: float | None = None) -> None:
+    def __init__(self, encoder: TwoTowerEncoder, *, temperature: float | None = None) -> None:
         super().__init__()
-        if not isinstance(encoder, TwoTowers):
+        if not isinstance(encoder, TwoTowerEncoder):
             raise RecipeError(
                 f"method.name: clip needs an encoder with two towers, but {type(encoder).__name__} has one; "
                 "choose encoder.name=small_clip or open_clip:MODEL"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids
 from overtone.distributed import everyones, gathered, rank
-from overtone.encoders import TwoTowers
+from overtone.encoders import TwoTowerEncoder
 from overtone.methods.clip import CLIP
 from overtone.objectives.sigmoid import sigmoid
 
@@ -29,7 +29,7 @@ class SigLIP(CLIP):
     (torch.Size([]), torch.Size([8, 16]))
     """
 
-    def __init__(self, encoder: TwoTowers, *, bias: float = -10.0) -> None:
+    def __init__(self, encoder: TwoTowerEncoder, *, bias: float = -10.0) -> None:
         super().__init__(encoder)
         with torch.no_grad():
             encoder.logit_scale.fill_(math.log(10))
