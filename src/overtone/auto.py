@@ -107,7 +107,7 @@ def _epochs(recipe: Recipe, seeds: int, baselines: bool) -> float:
 def _working_size(source: Source) -> int:
     """The largest of a few sizes that does not enlarge a typical picture."""
     chosen = rng.numpy_generator(0, "sizes").choice(len(source.ids), min(64, len(source.ids)), replace=False)
-    sides = [side for row in chosen if (side := _shorter_side(source.read(int(row)))) is not None]
+    sides = [side for row in chosen if (side := _shorter_side(source, int(row))) is not None]
     if not sides:
         raise DataError(
             f"{source.name}: none of {len(chosen)} images looked at can be read as {', '.join(FORMATS)}."
@@ -116,17 +116,18 @@ def _working_size(source: Source) -> int:
     return max((size for size in SIZES if size <= typical), default=SIZES[0])
 
 
-def _shorter_side(content: Any) -> int | None:
+def _shorter_side(source: Source, row: int) -> int | None:
     """From the header alone; None for what is no picture, which the reading pass will name."""
-    if isinstance(content, np.ndarray):
-        return int(min(content.shape[-2:]))
     try:
+        content: Any = source.read(row)
+        if isinstance(content, np.ndarray):
+            return int(min(content.shape[-2:]))
         with (
             Image.open(BytesIO(content), formats=FORMATS) if isinstance(content, bytes) else content as image
         ):
             width, height = image.size
             return int(min(width, height))
-    except (OSError, Image.DecompressionBombError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
 
 

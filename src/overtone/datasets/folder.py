@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ def folder_source(root: str | os.PathLike[str], labels: str | os.PathLike[str] |
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what} (in folder {Path.cwd()}); expected a folder of images")
-    ids = sorted(_found(folder))
+    ids = sorted(files_in(folder, EXTENSIONS))
     if not ids:
         raise DataError(f"{folder}: no images; looked in it and its subfolders for *{', *'.join(EXTENSIONS)}")
     found = _classes(ids)
@@ -75,16 +75,32 @@ def folder_source(root: str | os.PathLike[str], labels: str | os.PathLike[str] |
         partial(_bytes, folder, ids),
         found.codes,
         found.names,
-        _stamp(folder, ids),
+        stamp_of(folder, ids),
     )
 
 
 def _bytes(folder: Path, ids: Sequence[str], row: int) -> bytes:
-    return (folder / ids[row]).read_bytes()
+    return read_file(folder / ids[row])
 
 
-def _found(folder: Path) -> Iterator[str]:
-    """Paths of the images, from the folder; linked subfolders are not entered."""
+def read_file(path: Path, most: int = -1) -> bytes:
+    """The content of a file, or its beginning.
+
+    Raises:
+        ValueError: It is no file: a pipe would be waited for, and a device never ends.
+    """
+    if not path.is_file():
+        raise ValueError("no such file")
+    with path.open("rb") as file:
+        return file.read(most)
+
+
+def files_in(folder: Path, extensions: tuple[str, ...]) -> Iterator[str]:
+    """Paths of the files of some kinds, from the folder; linked subfolders are not entered.
+
+    Raises:
+        DataError: A link leaves the folder, or a part of it cannot be listed.
+    """
     inside = folder.resolve()
     for here, subfolders, files in os.walk(folder, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
@@ -95,7 +111,7 @@ def _found(folder: Path) -> Iterator[str]:
                     f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there"
                 )
         for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            if name.lower().endswith(extensions) and not name.startswith("."):
                 yield Path(here, name).relative_to(folder).as_posix()
 
 
@@ -113,6 +129,15 @@ def _classes(ids: Sequence[str]) -> Labels:
     return Labels({"class": codes}, {"class": names})
 
 
-def _stamp(folder: Path, ids: Sequence[str]) -> str:
-    stats = [(name, stat.st_size, stat.st_mtime_ns) for name in ids for stat in [(folder / name).stat()]]
+def stamp_of(folder: Path, ids: Iterable[str]) -> str:
+    """Changes when one of the files is replaced, grows or is touched."""
+    stats = [(name, *_state(folder / name)) for name in ids]
     return hashlib.blake2b(repr((str(folder.resolve()), stats)).encode(), digest_size=16).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # reading it will say why
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

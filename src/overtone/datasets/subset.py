@@ -38,6 +38,8 @@ class Subset:
         self.fingerprint = hashlib.blake2b(
             dataset.fingerprint.encode() + rows.tobytes(), digest_size=16
         ).hexdigest()
+        if (texts := getattr(dataset, "texts", None)) is not None:
+            self.texts = [texts[row] for row in rows]
         self._dataset = dataset
         self._rows = rows
 
