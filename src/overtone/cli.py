@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from functools import partial
@@ -250,9 +251,10 @@ def data_check(
 ) -> None:
     """Read everything once: what is unpaired, unreadable, empty or double, and how large it is."""
     from overtone.datasets.checking import check
+    from overtone.progress import logging_to
 
     given = {"text": text, "image": image, "root": root}
-    with _bars() as display:
+    with _bars() as display, logging_to(display, logging.WARNING):
         found = check(
             path,
             partial(display.advance, "reads pictures"),

@@ -120,7 +120,7 @@ def _of_texts(texts: Texts, cut: int) -> str:
     times = np.bincount(first)
     most, equal = int(times.argmax()), len(first) - int(np.count_nonzero(times))
     lengths = np.array([len(text) for text in texts])
-    line = f"texts: {_range(lengths)} characters; {_share(equal, len(first))} equal to an earlier one"
+    line = f"texts: characters {_range(lengths)}; {_share(equal, len(first))} equal to an earlier one"
     line += f", most often {texts[most][:60]!r}, {times[most]:,} times" if equal else ""
     return line + (f"; {cut:,} cut to {LONGEST:,} characters" if cut else "")
 
