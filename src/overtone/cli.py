@@ -70,7 +70,8 @@ def train(
         typer.Argument(help="Values to set in the recipe: key.path=value", show_default=False),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A folder of images, .parquet, .npy or .npz, instead of a recipe.")
+        Path | None,
+        typer.Option(help="A folder of images or tars, .parquet, .npy, .npz or .csv, instead of a recipe."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="With --data: about how long everything may take.")

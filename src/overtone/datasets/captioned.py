@@ -123,12 +123,7 @@ def read_captioned(source: Source, captions: Captions, **options: Unpack[Reading
 
 def with_captions(source: Source, captions: Captions) -> Source:
     """The source, whose pictures without a usable text cannot be read either."""
-    stamp = (
-        source.stamp
-        and hashlib.blake2b(
-            repr((source.stamp, sorted(captions.bad.items()))).encode(), digest_size=16
-        ).hexdigest()
-    )
+    stamp = None if source.stamp is None else f"{source.stamp} {sorted(captions.bad.items())}"
     return replace(source, read=partial(_read, source.read, captions.bad), stamp=stamp)
 
 

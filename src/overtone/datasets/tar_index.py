@@ -101,7 +101,7 @@ def tar_index(
     names = _names(shards)
     states = [[name, *_state(path)] for name, path in zip(names, shards, strict=True)]
     which, state = _digest(names), _digest(states)
-    homes = [Path(os.path.commonpath([path.resolve().parent for path in shards])) / _FOLDER]
+    homes = [_shared_folder(shards) / _FOLDER]
     homes += [Path(cache_dir)] if cache_dir is not None else []
     for home in homes:
         if (home / f"tars-{which}-{state}").is_dir():
@@ -145,7 +145,7 @@ def scan(path: Path) -> Scan:
     """Goes through the headers of a shard.
 
     Raises:
-        DataError: It is no tar file, or a compressed one.
+        DataError: It is compressed.
     """
     found = Scan([], Counter(), 0, "")
     seen: set[tuple[str, int]] = set()
@@ -154,7 +154,7 @@ def scan(path: Path) -> Scan:
         for member in _members(path):
             if member.isdir():
                 continue
-            key, _, extension = _labels(member.name)
+            key, extension = _label(member.name)
             kind = KINDS.index(extension) if extension in KINDS else -1
             if why := _refusal(member):
                 found.refused[why] += 1
@@ -228,11 +228,11 @@ def _refusal(member: tarfile.TarInfo) -> str:
     return ""
 
 
-def _labels(name: str) -> tuple[str, str, str]:
-    """Key, dot and extension: a key ends at the first dot of the last part, as webdataset has it."""
+def _label(name: str) -> tuple[str, str]:
+    """Key and extension: a key ends at the first dot of the last part, as webdataset has it."""
     folder, slash, last = name.removeprefix("./").rpartition("/")
-    stem, dot, extension = last.partition(".")
-    return (folder + slash + stem if stem else "", dot, extension.lower())
+    stem, _, extension = last.partition(".")
+    return folder + slash + stem if stem else "", extension.lower()
 
 
 def _names(shards: Sequence[Path]) -> list[str]:
@@ -240,8 +240,13 @@ def _names(shards: Sequence[Path]) -> list[str]:
     for path in shards:
         if not path.is_file():
             raise DataError(f"{path}: no such file (in folder {Path.cwd()}); expected a .tar file")
-    root = os.path.commonpath([path.resolve().parent for path in shards])
-    return [path.resolve().relative_to(root).with_suffix("").as_posix() for path in shards]
+    root = _shared_folder(shards)
+    return [Path(os.path.abspath(path)).relative_to(root).with_suffix("").as_posix() for path in shards]
+
+
+def _shared_folder(shards: Sequence[Path]) -> Path:
+    # Links are not followed: what they lead to may have no name of its own, as in a hub's cache.
+    return Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in shards]))
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -295,11 +300,16 @@ def _opened(folder: Path, shards: Sequence[Path]) -> TarIndex:
         rest = json.loads((folder / "index.json").read_text())
         if rest["version"] != _VERSION:
             raise ValueError(f"version {rest['version']}")
-        members = np.load(folder / "members.npy", allow_pickle=False)
-        keys = np.load(folder / "ids.npy", allow_pickle=False).tobytes()
+        members = np.load(folder / "members.npy", mmap_mode="r", allow_pickle=False)
+        keys = np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False).tobytes()
         ids = keys.decode("utf-8", "surrogateescape").split("\0") if keys else []
-        if members.dtype != _MEMBER or (len(members) and int(members["sample"].max()) != len(ids) - 1):
-            raise ValueError("its parts do not fit together")
+        if members.dtype != _MEMBER or members.ndim != 1:
+            raise ValueError(f"members of {members.dtype}")
+        # It may have come with the shards: nothing in it may point outside of them.
+        ends = {"sample": len(ids), "shard": len(shards), "kind": len(KINDS), "size": MOST_BYTES + 1}
+        for field, end in {**ends, "offset": 1 << 62}.items():
+            if len(members) and not 0 <= int(members[field].min()) <= int(members[field].max()) < end:
+                raise ValueError(f"a {field} out of range")
         remarks = [(str(what), str(why)) for what, why in rest["remarks"]]
         return TarIndex(shards, ids, members, remarks, int(rest["damaged"]), int(rest["ignored"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
