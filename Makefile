@@ -38,5 +38,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e ".[dev,timm,hub,tensorboard]"
+	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hub,tensorboard]"
 	touch $(READY)

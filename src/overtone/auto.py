@@ -15,7 +15,7 @@ from PIL import Image
 from overtone import rng
 from overtone.contracts import Address
 from overtone.datasets import Source, arrays, open_source
-from overtone.datasets.decoding import FORMATS
+from overtone.datasets.decoding import FORMATS, Framing
 from overtone.errors import DataError
 from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
@@ -59,7 +59,7 @@ def recipe_for(
         DataError: Nothing there can be read, or there are too few images.
         RecipeError: An override is wrong.
     """
-    source = open_source(data)
+    source = open_source(data, follow_links="data.follow_links=true" in overrides)
     count = len(source.ids)
     if count < FEWEST:
         raise DataError(f"{data}: {count} images; expected at least {FEWEST} to learn what tells them apart.")
@@ -119,15 +119,14 @@ def _working_size(source: Source) -> int:
 def _shorter_side(source: Source, row: int) -> int | None:
     """From the header alone; None for what is no picture, which the reading pass will name."""
     try:
-        content: Any = source.read(row)
+        content = source.read(row)
         if isinstance(content, np.ndarray):
             return int(min(content.shape[-2:]))
         with (
             Image.open(BytesIO(content), formats=FORMATS) if isinstance(content, bytes) else content as image
         ):
-            width, height = image.size
-            return int(min(width, height))
-    except (OSError, ValueError, Image.DecompressionBombError):
+            return min(image.size)
+    except Exception:  # as in the reading pass: a damaged file raises anything
         return None
 
 
@@ -142,7 +141,7 @@ def _fastest(recipe: Recipe, channels: int) -> tuple[str, float]:
 def _speed(recipe: Recipe, channels: int, precision: str) -> float:
     device, size = torch.device(device_name(recipe.device)), recipe.data.get("image_size")
     batch_size = recipe.stage_specs()[0].batch_size
-    height, width = (size, size) if isinstance(size, int) else size or (SIZES[-1], SIZES[-1])
+    height, width = Framing.of(size, channels, "crop").image_size or (SIZES[-1], SIZES[-1])
     pixels = rng.numpy_generator(0, "calibration").integers(
         0, 256, (batch_size, height, width, channels), dtype=np.uint8
     )

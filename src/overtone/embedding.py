@@ -20,6 +20,7 @@ from overtone.artifacts import disk_errors
 from overtone.contracts import Batch, Dataset
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.rng import generator
+from overtone.skipping import noted
 
 _ROWS = 2**16  # copied at a time
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
@@ -76,7 +77,7 @@ def embed(
         collate_fn=dataset.collate,
         generator=generator(0, "embed"),  # a loader without one draws from the global stream
     )
-    rows = _rows(encoder.to(device), loader, torch.device(device), _AUTOCAST[precision])
+    rows = _rows(encoder.to(device), noted(loader, dataset), torch.device(device), _AUTOCAST[precision])
     with evaluating(encoder):
         if out is None:
             return _filled(_array, rows, dataset, progress)
@@ -134,9 +135,9 @@ def evaluating(encoder: nn.Module) -> Iterator[None]:
 
 
 def _rows(
-    encoder: nn.Module, loader: DataLoader[Any], device: torch.device, autocast: torch.dtype | None
+    encoder: nn.Module, batches: Iterator[Batch], device: torch.device, autocast: torch.dtype | None
 ) -> Iterator[NDArray[np.float32]]:
-    for batch in loader:
+    for batch in batches:
         # Entered anew for each batch: a suspended generator would leave these modes on for its caller.
         with torch.inference_mode(), torch.autocast(device.type, autocast, enabled=autocast is not None):
             embeddings = encoder(to_device(batch, device))
@@ -181,6 +182,7 @@ def _check_finite(rows: NDArray[np.float32], ids: Sequence[str]) -> None:
 
 def _file(out: Path, fill: Callable[[Path], object]) -> NDArray[np.float32]:
     beside = out.with_name(f".{out.name}.writing")
+    beside.unlink(missing_ok=True)  # it might be a link
     try:
         fill(beside)
         with disk_errors(out):

@@ -17,6 +17,7 @@ from overtone import rng
 from overtone.contracts import Batch, Dataset
 from overtone.embedding import evaluating, to_device
 from overtone.errors import RecipeError
+from overtone.skipping import noted
 from overtone.views.erasing import Units, bank_of, present
 from overtone.views.pixels import unit_floats
 
@@ -74,7 +75,7 @@ def saliency(
     )
     found: list[Tensor] = []
     with evaluating(encoder.to(device)):
-        for batch in loader:
+        for batch in noted(loader, dataset):
             batch = to_device(batch, device)
             moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.errors import DataError
+from overtone.npy import mapped
 
 _FILE = "pseudo_labels.npy"
 
@@ -139,9 +140,9 @@ class Partition:
             DataError: The file is missing, damaged, not labels, or of another length.
         """
         file = folder / _FILE
-        try:  # Mapped, so that a header which promises more than the file holds allocates nothing.
-            labels = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        try:
+            labels = mapped(file)
+        except (OSError, ValueError) as error:
             raise DataError(f"{file}: cannot be read as labels ({error}); build the cells again") from error
         if n_samples is not None:
             _check_length(len(labels) if labels.ndim else 0, n_samples, str(file), "the dataset")

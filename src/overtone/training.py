@@ -22,6 +22,7 @@ from overtone.embedding import to_device
 from overtone.errors import NumericalError
 from overtone.gradients import gradients_of
 from overtone.sampling import CellBatchSampler
+from overtone.skipping import noted
 
 Log = Callable[[dict[str, Any], Tensor], None]
 
@@ -32,6 +33,7 @@ class Pace:
 
     epochs: int
     warmup_epochs: float = 0.0
+    schedule: str = "cosine"
     precision: str = "fp32"
     micro_batch_size: int | None = None
     num_workers: int = 0
@@ -99,11 +101,12 @@ def train(
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with rng.seeded(seed, "training", stage), Ledger(folder, stage) as ledger:
-        batches = iter(loader(material.dataset, sampler, start, total, pace))
+        batches = noted(iter(loader(material.dataset, sampler, start, total, pace)), material.dataset)
         for step in range(start, total):
-            rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)
-            share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * per_epoch))
+            rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
+            warmup = round(pace.warmup_epochs * per_epoch)
+            share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             made = material.views(

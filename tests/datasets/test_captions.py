@@ -79,7 +79,7 @@ def test_what_a_row_names_wrongly_is_left_out(tmp_path: Path) -> None:
     assert dataset.ids == ["3.png"]
     reasons = [why for _, why in dataset.quarantined]
     assert ["outside" in why for why in reasons] == [True, True, True, False, False, False, False]
-    assert reasons[3:] == ["no such file", "no path", "no such file", "no such file"]
+    assert reasons[3:] == ["no such file", "no path", "no regular file", "no such file"]
     assert len(captions(tmp_path / "all.csv", root=tmp_path, max_bad_fraction=1)) == 1  # of absolute ones
 
 

@@ -68,9 +68,16 @@ class Captioned:
         self.quarantined = quarantined
         self.truncated = truncated
         digest = hashlib.blake2b(dataset.fingerprint.encode(), digest_size=16)
+        short = bytearray()
         for text in texts:
-            digest.update(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+            of_text = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            digest.update(of_text)
+            short += of_text[:8]
         self.fingerprint = digest.hexdigest()
+        of_images = getattr(dataset, "digests", None)
+        self.digests: NDArray[np.uint64] | None = None
+        if of_images is not None:  # an edited text is an edited sample
+            self.digests = of_images ^ np.frombuffer(short, "<u8")
         self._dataset = dataset
 
     def __len__(self) -> int:

@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from overtone.datasets.captioned import Captioned, read_captioned
-from overtone.datasets.folder import read_file, stamp_of
+from overtone.datasets.folder import read_picture, stamp_of
 from overtone.datasets.images import Source
-from overtone.datasets.parquet import raw_texts
+from overtone.datasets.parquet import columns_of, parquet_file, raw_texts
 from overtone.datasets.reading import Reading
 from overtone.datasets.tables import csv_rows
 from overtone.datasets.texts import Captions
@@ -34,6 +31,7 @@ def captions(
     image: str | None = None,
     text: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
     **options: Unpack[Reading],
 ) -> Captioned:
     """A dataset from a table with a row a pair: the path of a picture, and its caption.
@@ -46,6 +44,7 @@ def captions(
         image: The column of paths; None: the first there is of `filepath`, `file_name`, `path`.
         text: The column of captions; None: the first there is of `title`, `caption`, `text`.
         root: The folder that paths start from, and that none may leave; None: that of the table.
+        follow_links: Take links that leave that folder.
         **options: See `Reading`; a picture without caption counts as bad.
 
     Raises:
@@ -61,7 +60,7 @@ def captions(
     >>> dataset.ids, list(dataset.texts)
     (['1.png'], ['a black square'])
     """
-    return read_captioned(*captions_source(path, image, text, root), **options)
+    return read_captioned(*captions_source(path, image, text, root, follow_links=follow_links), **options)
 
 
 def captions_source(
@@ -69,6 +68,8 @@ def captions_source(
     image: str | None = None,
     text: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    *,
+    follow_links: bool = False,
 ) -> tuple[Source, Captions]:
     """The pictures of `captions`, not yet read, and their texts."""
     table, folder = Path(path), Path(path if root is None else root)
@@ -81,10 +82,8 @@ def captions_source(
         )
     read = _from_parquet if table.suffix.lower() == ".parquet" else _from_csv
     names, found = read(table, image, text)
-    source = Source(
-        table.name, _ids(names), partial(_bytes, folder.resolve(), names), stamp=stamp_of(folder, names)
-    )
-    return source, found
+    content = partial(_bytes, folder.resolve(), names, follow_links)
+    return Source(table.name, _ids(names), content, stamp=stamp_of(folder, names)), found
 
 
 def _from_csv(table: Path, image: str | None, text: str | None) -> tuple[list[str], Captions]:
@@ -108,13 +107,10 @@ def _from_csv(table: Path, image: str | None, text: str | None) -> tuple[list[st
 
 
 def _from_parquet(table: Path, image: str | None, text: str | None) -> tuple[list[str], Captions]:
-    try:
-        file = pq.ParquetFile(table)
-        header = file.schema_arrow.names
-        columns = [_column(table, header, image, "image"), _column(table, header, text, "text")]
-        values = file.read(columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{table}: not a readable parquet file: {error}") from error
+    file = parquet_file(table)
+    header = file.schema_arrow.names
+    columns = [_column(table, header, image, "image"), _column(table, header, text, "text")]
+    values = columns_of([file], columns, table.name)
     names, found = (raw_texts(values, column, table.name) for column in columns)
     return [os.fsdecode(name or b"") for name in names], Captions.of(found)
 
@@ -139,10 +135,11 @@ def _ids(names: Sequence[str]) -> list[str]:
     return ids
 
 
-def _bytes(root: Path, names: Sequence[str], row: int) -> bytes:
+def _bytes(root: Path, names: Sequence[str], follow_links: bool, row: int) -> bytes:
     if not names[row]:
         raise ValueError("no path")
-    path = (root / names[row]).resolve()
+    place = os.path.normpath if follow_links else os.path.realpath
+    path = Path(place(root / names[row]))
     if not path.is_relative_to(root):
         raise ValueError(f"lies outside of root={root}")
-    return read_file(path)
+    return read_picture(path)

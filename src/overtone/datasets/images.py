@@ -86,6 +86,7 @@ class ImageDataset:
         fingerprint: Hex digest of ids, content and size.
         quarantined: (id, reason) of every picture that was left out because it cannot be read.
         rows: (N,) int64, which picture of the source each sample is.
+        digests: (N,) uint64 of what each picture was read from, or None.
         image_shape: (C, H, W).
 
     >>> from overtone.datasets import arrays
@@ -103,6 +104,7 @@ class ImageDataset:
         fingerprint: str,
         *,
         rows: NDArray[np.int64] | None = None,
+        digests: NDArray[np.uint64] | None = None,
         quarantined: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Ids and labels have one entry a sample; `rows` says which row of `images` each sample is."""
@@ -112,6 +114,7 @@ class ImageDataset:
         self.label_names = label_names
         self.fingerprint = fingerprint
         self.quarantined = quarantined
+        self.digests = digests
         self.image_shape = images.shape[1:]
         self._images = images
         self.rows = np.arange(len(ids)) if rows is None else rows

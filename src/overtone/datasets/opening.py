@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from overtone.datasets.arrays import arrays, arrays_source
 from overtone.datasets.captioned import Captioned, with_captions
 from overtone.datasets.captions import captions, captions_source
-from overtone.datasets.folder import EXTENSIONS, folder_source, image_folder
+from overtone.datasets.folder import EXTENSIONS, folder_source, image_folder, walked
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.pairs import pairs, pairs_source
 from overtone.datasets.parquet import parquet, parquet_source
@@ -56,12 +56,12 @@ def open_dataset(path: str | os.PathLike[str], **options: Any) -> ImageDataset |
     overtone.errors.DataError: nowhere.parquet: no such file ...
     """
     place = Path(path)
-    return _READERS[_kind(place)].dataset(place, **options)
+    return _READERS[_kind(place, options.get("follow_links", False))].dataset(place, **options)
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
+def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
     """The pictures at a path, not yet read: how many there are, and the content of each."""
-    source, found = open_captions(path)
+    source, found = open_captions(path, **({"follow_links": True} if follow_links else {}))
     return source if found is None else with_captions(source, found)
 
 
@@ -70,13 +70,13 @@ def open_captions(path: str | os.PathLike[str], **options: Any) -> tuple[Source,
 
     Args:
         path: As for `open_dataset`.
-        **options: Those of the reader that say where texts are: `text`, `image`, `root`, ....
+        **options: Those of the reader that say where texts are: `text`, `image`, `root`, ...; `follow_links`.
 
     Raises:
         DataError: Nothing there is known.
         RecipeError: An option is none of the reader's.
     """
-    kind = _kind(place := Path(path))
+    kind = _kind(place := Path(path), options.get("follow_links", False))
     known = signature(_READERS[kind].source).parameters
     if unknown := [name for name in options if name not in known]:
         raise RecipeError(
@@ -86,9 +86,9 @@ def open_captions(path: str | os.PathLike[str], **options: Any) -> tuple[Source,
     return (found, None) if isinstance(found, Source) else found
 
 
-def _kind(place: Path) -> str:
+def _kind(place: Path, follow_links: bool) -> str:
     if place.is_dir():
-        return _kind_of_folder(place)
+        return _kind_of_folder(place, follow_links)
     kinds = {
         ".parquet": "parquet",
         ".npy": "arrays",
@@ -107,11 +107,11 @@ def _kind(place: Path) -> str:
     )
 
 
-def _kind_of_folder(folder: Path) -> str:
+def _kind_of_folder(folder: Path, follow_links: bool) -> str:
     """By the first file that decides: img2dataset puts .parquet files beside what it downloads."""
     tables = False
-    for _, subfolders, files in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    for _, subfolders, files in walked(folder, follow_links):
+        subfolders.sort()
         parts = [os.path.splitext(name) for name in files if not name.startswith(".")]
         kinds = {extension.lower() for _, extension in parts}
         if ".tar" in kinds:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overtone.datasets.captioned import Captioned, read_captioned
-from overtone.datasets.folder import EXTENSIONS, files_in, read_file, stamp_of
+from overtone.datasets.folder import EXTENSIONS, files_in, read_file, read_picture, stamp_of
 from overtone.datasets.images import Source
 from overtone.datasets.reading import Reading
 from overtone.datasets.texts import MOST_BYTES, Captions, field_of, where
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 MOST_JSON = 1 << 20
 
 
-def pairs(root: str | os.PathLike[str], *, text: str = "txt", **options: Unpack[Reading]) -> Captioned:
+def pairs(
+    root: str | os.PathLike[str],
+    *,
+    text: str = "txt",
+    follow_links: bool = False,
+    **options: Unpack[Reading],
+) -> Captioned:
     """A dataset from `a/1.jpg` beside `a/1.txt` or `a/1.json`, in a folder and its subfolders.
 
     A picture and its text share folder and name up to the last dot; extensions count in any case. Ids are
@@ -32,6 +38,7 @@ def pairs(root: str | os.PathLike[str], *, text: str = "txt", **options: Unpack[
     Args:
         root: The folder.
         text: `txt`, or a field of the `.json` file, as `json:caption`.
+        follow_links: Take links that leave the folder, and enter linked subfolders.
         **options: See `Reading`; a picture without text, and a text without picture, count as bad.
 
     Raises:
@@ -47,17 +54,19 @@ def pairs(root: str | os.PathLike[str], *, text: str = "txt", **options: Unpack[
     >>> dataset.ids, list(dataset.texts)
     (['1'], ['a black square'])
     """
-    return read_captioned(*pairs_source(root, text), **options)
+    return read_captioned(*pairs_source(root, text, follow_links=follow_links), **options)
 
 
-def pairs_source(root: str | os.PathLike[str], text: str = "txt") -> tuple[Source, Captions]:
+def pairs_source(
+    root: str | os.PathLike[str], text: str = "txt", *, follow_links: bool = False
+) -> tuple[Source, Captions]:
     """The pictures of `pairs`, not yet read, and their texts."""
     folder, (kind, field) = Path(root), where(text)
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder (in folder {Path.cwd()}); expected pictures and texts in it"
         )
-    names = files_in(folder, (*EXTENSIONS, f".{kind}"))
+    names = files_in(folder, (*EXTENSIONS, f".{kind}"), follow_links)
     ids: list[str] = []
     pictures: list[str | None] = []
     texts: list[str | None] = []
@@ -90,7 +99,7 @@ def _key(name: str) -> str:
 
 
 def _bytes(folder: Path, names: Sequence[str | None], row: int) -> bytes:
-    return read_file(folder / (names[row] or ""))
+    return read_picture(folder / (names[row] or ""))
 
 
 def _written(folder: Path, field: str, name: str | None) -> bytes | str | None:

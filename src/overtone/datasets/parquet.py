@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from overtone.datasets.captioned import Captioned, read_captioned
+from overtone.datasets.folder import files_in
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.labels import Labels, is_attribute, labelled
 from overtone.datasets.reading import Reading, read_images
@@ -42,13 +43,25 @@ _TEXT = (
 
 @overload
 def parquet(
-    path: Paths, *, image: str = ..., text: None = ..., key: str | None = ..., **options: Unpack[Reading]
+    path: Paths,
+    *,
+    image: str = ...,
+    text: None = ...,
+    key: str | None = ...,
+    follow_links: bool = ...,
+    **options: Unpack[Reading],
 ) -> ImageDataset: ...
 
 
 @overload
 def parquet(
-    path: Paths, *, image: str = ..., text: str, key: str | None = ..., **options: Unpack[Reading]
+    path: Paths,
+    *,
+    image: str = ...,
+    text: str,
+    key: str | None = ...,
+    follow_links: bool = ...,
+    **options: Unpack[Reading],
 ) -> Captioned: ...
 
 
@@ -58,6 +71,7 @@ def parquet(
     image: str = "image",
     text: str | None = None,
     key: str | None = None,
+    follow_links: bool = False,
     **options: Unpack[Reading],
 ) -> ImageDataset | Captioned:
     """A dataset from parquet files whose column `image` holds image files, as bytes or {bytes, path}.
@@ -72,10 +86,12 @@ def parquet(
         text: A column with a text each, which makes the dataset `Captioned`; for paths instead of pictures,
             see `captions`.
         key: A column whose values are the ids.
+        follow_links: Take links that leave the folder, and enter linked subfolders.
         **options: See `Reading`.
 
     Raises:
-        DataError: A file is missing or no parquet file, or has other columns than the first.
+        DataError: A file is missing, damaged, or a link that leaves the folder, or has other columns than
+            the first.
         RecipeError: There is no such column of pictures or of text.
 
     >>> import io, tempfile
@@ -87,16 +103,21 @@ def parquet(
     >>> dataset.ids, dataset.image_shape, dataset.labels
     (['a.parquet:0'], (3, 8, 8), {'label': array([3])})
     """
-    source, captions = parquet_source(path, image, text, key)
+    source, captions = parquet_source(path, image, text, key, follow_links=follow_links)
     return read_images(source, **options) if captions is None else read_captioned(source, captions, **options)
 
 
 def parquet_source(
-    path: Paths, image: str = "image", text: str | None = None, key: str | None = None
+    path: Paths,
+    image: str = "image",
+    text: str | None = None,
+    key: str | None = None,
+    *,
+    follow_links: bool = False,
 ) -> tuple[Source, Captions | None]:
     """The pictures of `parquet`, not yet read, and the texts of a column."""
-    files = _files(path)
-    tables = [_table(file) for file in files]
+    files = _files(path, follow_links)
+    tables = [parquet_file(file) for file in files]
     schema = tables[0].schema_arrow
     _check_columns(files, tables, image)
     counts = [table.metadata.num_rows for table in tables]
@@ -104,15 +125,16 @@ def parquet_source(
     names = _unique_names(files)
     ids = [f"{file}:{row}" for file, count in zip(names, counts, strict=True) for row in range(count)]
     if key is not None:
-        ids = [os.fsdecode(value or b"") for value in raw_texts(_columns(tables, [key], schema), key, name)]
+        values = raw_texts(columns_of(tables, [key], name), key, name)
+        ids = [os.fsdecode(value or b"") for value in values]
     others = (image, text, key)
     columns = [
         column for column in schema.names if column not in others and _simple(schema.field(column).type)
     ]
-    labels = _attributes(_columns(tables, columns, schema), _class_names(schema), sum(counts), name)
+    labels = _attributes(columns_of(tables, columns, name), _class_names(schema), sum(counts), name)
     captions = None
     if text is not None:
-        captions = Captions.of(raw_texts(_columns(tables, [text], schema), text, name))
+        captions = Captions.of(raw_texts(columns_of(tables, [text], name), text, name))
     return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files)), captions
 
 
@@ -135,10 +157,20 @@ def raw_texts(table: pa.Table, column: str, name: str) -> Iterator[bytes | None]
     return (cell.as_py() for chunk in cells.cast(pa.large_binary()).chunks for cell in chunk)
 
 
-def _columns(tables: Sequence[pq.ParquetFile], columns: list[str], schema: pa.Schema) -> pa.Table:
-    if missing := set(columns) - set(schema.names):
-        raise RecipeError(f"no column {missing.pop()!r}; there are {', '.join(map(repr, schema.names))}")
-    return pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+def columns_of(tables: Sequence[pq.ParquetFile], columns: list[str], name: str) -> pa.Table:
+    """Some columns of files that have the same ones.
+
+    Raises:
+        DataError: They are damaged.
+        RecipeError: There are no such.
+    """
+    there = tables[0].schema_arrow.names
+    if missing := set(columns) - set(there):
+        raise RecipeError(f"{name} has no column {missing.pop()!r}; there are {', '.join(map(repr, there))}")
+    try:
+        return pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: its columns {', '.join(columns)} cannot be read: {error}") from error
 
 
 @overload
@@ -241,11 +273,11 @@ class _Rows:
         return _bytes(self._group(number)[row - self._starts[number]].as_py())
 
 
-def _files(path: Paths) -> list[Path]:
+def _files(path: Paths, follow_links: bool) -> list[Path]:
     if not isinstance(path, (str, os.PathLike)):
         files = [Path(one) for one in path]
     elif Path(path).is_dir():
-        files = sorted(Path(path).rglob("*.parquet"))
+        files = sorted(Path(path, name) for name in files_in(Path(path), (".parquet",), follow_links))
     else:
         files = [Path(path)]
     if not files:
@@ -261,7 +293,12 @@ def _unique_names(files: Sequence[Path]) -> list[str]:
     return [file.resolve().relative_to(root).as_posix() for file in files]
 
 
-def _table(file: Path) -> pq.ParquetFile:
+def parquet_file(file: Path) -> pq.ParquetFile:
+    """A parquet file, of which only the end has been read.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
     if not file.is_file():
         raise DataError(f"{file}: no such file (in folder {Path.cwd()}); expected a .parquet file")
     try:
@@ -312,13 +349,23 @@ def _attributes(table: pa.Table, names: Mapping[str, Sequence[str]], n_rows: int
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
-    }
+    """Column -> names of its codes; metadata that say otherwise than Hugging Face's are passed over."""
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = dict(metadata.get("info", {}).get("features", {}))
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        logger.warning("parquet: the metadata of Hugging Face are damaged, so classes go by their numbers")
+        return {}
+    return {name: feature["names"] for name, feature in features.items() if _is_class_label(feature)}
+
+
+def _is_class_label(feature: Any) -> bool:
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return (
+        isinstance(names, list)
+        and feature.get("_type") == "ClassLabel"
+        and all(isinstance(name, str) for name in names)
+    )
 
 
 def _stamp(files: Sequence[Path]) -> str:

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from overtone.datasets.cache import beside
 from overtone.errors import DataError
+from overtone.links import leaves
+from overtone.npy import mapped
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 KINDS = (*PICTURES, "txt", "json", "cls")
@@ -96,12 +98,14 @@ def tar_index(
         progress: Called after each shard with the shards done and their number.
 
     Raises:
-        DataError: A shard is missing or compressed, or the index kept is damaged.
+        DataError: A shard is missing or compressed, or the index kept is damaged or a link elsewhere.
     """
     names = _names(shards)
     states = [[name, *_state(path)] for name, path in zip(names, shards, strict=True)]
     which, state = _digest(names), _digest(states)
     homes = [_shared_folder(shards) / _FOLDER]
+    if leaves(homes[0], homes[0].parent):
+        raise DataError(f"{homes[0]}: is a link that leaves its folder; remove it")
     homes += [Path(cache_dir)] if cache_dir is not None else []
     for home in homes:
         if (home / f"tars-{which}-{state}").is_dir():
@@ -300,8 +304,8 @@ def _opened(folder: Path, shards: Sequence[Path]) -> TarIndex:
         rest = json.loads((folder / "index.json").read_text())
         if rest["version"] != _VERSION:
             raise ValueError(f"version {rest['version']}")
-        members = np.load(folder / "members.npy", mmap_mode="r", allow_pickle=False)
-        keys = np.load(folder / "ids.npy", mmap_mode="r", allow_pickle=False).tobytes()
+        members = mapped(folder / "members.npy")
+        keys = mapped(folder / "ids.npy").tobytes()
         ids = keys.decode("utf-8", "surrogateescape").split("\0") if keys else []
         if members.dtype != _MEMBER or members.ndim != 1:
             raise ValueError(f"members of {members.dtype}")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.datasets.captioned import Captioned, read_captioned
+from overtone.datasets.folder import files_in, refuse_leaving, undisguised
 from overtone.datasets.images import Source
 from overtone.datasets.labels import labelled
 from overtone.datasets.pairs import MOST_JSON
@@ -34,6 +35,7 @@ def webdataset(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     text: str = "txt",
+    follow_links: bool = False,
     **options: Unpack[Reading],
 ) -> Captioned:
     """A dataset from tar files in which `0001.jpg` and `0001.txt` are a pair, read in any order.
@@ -46,6 +48,8 @@ def webdataset(
     Args:
         path: A folder with .tar files, one file, a pattern (`{00000..00099}.tar`, `*.tar`), or a list.
         text: `txt`, or a field of `json`, as `json:caption`.
+        follow_links: Take links that leave the folder (of a pattern, the one before its first wildcard), and
+            enter linked subfolders.
         **options: See `Reading`; a picture without text, a text without picture, and damaged shards
             count as bad.
 
@@ -65,17 +69,20 @@ def webdataset(
     >>> dataset.ids, list(dataset.texts)
     (['00000/1'], ['a black square'])
     """
-    return read_captioned(*webdataset_source(path, text, options.get("cache_dir")), **options)
+    source = webdataset_source(path, text, options.get("cache_dir"), follow_links=follow_links)
+    return read_captioned(*source, **options)
 
 
 def webdataset_source(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     text: str = "txt",
     cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    follow_links: bool = False,
 ) -> tuple[Source, Captions]:
     """The pictures of `webdataset`, not yet read, and their texts."""
     kind, field = where(text)
-    index = tar_index(shards_of(path), cache_dir)
+    index = tar_index(shards_of(path, follow_links), cache_dir)
     pictures = _first_of(index, PICTURES)
     texts = _first_of(index, (kind,))
     # A key with neither, or with a json alone, is something else than half a pair.
@@ -108,27 +115,38 @@ def webdataset_source(
     )
 
 
-def shards_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+def shards_of(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], follow_links: bool = False
+) -> list[Path]:
     """The tar files that a path, a pattern or a list stands for.
 
     Raises:
-        DataError: There are none.
+        DataError: There are none, or one that was not named leads out of the folder by a link.
         RecipeError: It is a command or an address, or stands for too many.
     """
     if not isinstance(path, (str, os.PathLike)):
-        return [shard for one in path for shard in shards_of(one)]
+        return [shard for one in path for shard in shards_of(one, follow_links)]
     text = os.fspath(path)
     if re.match(r"pipe:|[a-z0-9]+:/", text, re.IGNORECASE):
         raise RecipeError(f"path={text!r}: commands and addresses are not opened; download the shards first")
     if Path(text).is_dir():
-        shards = sorted(file for file in Path(text).rglob("*") if file.suffix.lower() == ".tar")
+        shards = sorted(Path(text, name) for name in files_in(Path(text), (".tar",), follow_links))
     elif re.search(r"[*?\[]", text) and not Path(text).exists():
-        shards = sorted(Path(file) for one in expanded(text) for file in glob(one, recursive=True))
+        shards = sorted(file for one in expanded(text) for file in _matching(one, follow_links))
     else:
         shards = [Path(one) for one in expanded(text)]
     if not shards:
         raise DataError(f"{text}: no .tar file there (in folder {Path.cwd()})")
     return shards
+
+
+def _matching(pattern: str, follow_links: bool) -> list[Path]:
+    files = [Path(file) for file in glob(pattern, recursive=True)]
+    if not follow_links:
+        folder = Path(os.path.dirname(re.split(r"[*?\[]", pattern)[0]))
+        on_the_way = {place for file in files for place in (file, *file.parents) if folder in place.parents}
+        refuse_leaving(sorted(on_the_way), folder)
+    return files
 
 
 def expanded(pattern: str) -> list[str]:
@@ -180,7 +198,8 @@ def _read(index: TarIndex, member: int, most: int) -> bytes | None:
 
 def _picture(paths: Sequence[Path], places: NDArray[Any], row: int) -> bytes:
     place = places[row]
-    return read_member(paths[place["shard"]], int(place["offset"]), int(place["size"]))
+    content = read_member(paths[place["shard"]], int(place["offset"]), int(place["size"]))
+    return undisguised(content, f".{KINDS[place['kind']]}")
 
 
 def _classes(index: TarIndex, rows: NDArray[np.int64]) -> dict[str, list[int | None]]:
