@@ -26,6 +26,7 @@ bench: $(READY)
 	done
 	$(BIN)/python benchmarks/quality/table.py
 	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/sampler.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)

@@ -19,8 +19,8 @@ LAYERS: list[set[str]] = [
         "loggers", "links", "npy", "failures", "roster", "text",
     },
     {
-        "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints", "granularity", "identities", "skipping", "stages",
+        "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
+        "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "gradients", "training"},

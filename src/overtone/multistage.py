@@ -71,7 +71,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
         "data": parts.dataset.fingerprint,
         "seed": str(parts.seed),
         "precision": parts.precision,
-        "partition": hashlib.sha256(levers.partition.pseudo_labels.tobytes()).hexdigest(),
+        "partition": levers.partition.digest(),
         "identities": hashlib.sha256(levers.identities.tobytes()).hexdigest(),
         "erasing": levers.erasing,
         **parts.made_of,

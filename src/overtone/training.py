@@ -187,7 +187,7 @@ class Ledger:
     >>> with Ledger(home, stage=1) as ledger:
     ...     ledger(7, torch.tensor([4, 2]), 0.5)
     >>> print((home / "ledger-0.jsonl").read_text())
-    {"stage": 1, "step": 7, "samples": "3d3ed4bf8d9b09bd", "loss": "0x1.0000000000000p-1"}
+    {"stage": 1, "step": 7, "samples": "d4792ed91c5c6800", "loss": "0x1.0000000000000p-1"}
     <BLANKLINE>
     """
 
