@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from overtone import identities as module
 from overtone import rng
 from overtone.contracts import Batch, Ids
-from overtone.datasets import arrays, tones, torch_dataset, trifeature
+from overtone.datasets import Captioned, arrays, subset, tones, torch_dataset, trifeature
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.identities import counted, find_identities, near_copies, report
@@ -239,3 +239,46 @@ def test_every_stage_trains_with_the_identities_that_the_run_keeps(
     assert all(known == expected[i] for stage in seen for i, known in stage.items())
     rate = {"near": "5.00% of 200", "exact": "2.50% of 200", "keep": "none of 200"}[duplicates]
     assert f"identities: {rate} samples" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_like_pictures_and_equal_texts_make_identities_and_chains_run_through_both(seed: int) -> None:
+    draw = rng.numpy_generator(seed, "texts")
+    n = 60
+    pictures = draw.integers(0, 250, (n, 16, 16), dtype=np.uint8)
+    alike = draw.integers(0, n, (12, 2))
+    for a, b in alike:
+        pictures[b] = pictures[a]
+    words = [f"text {i}" for i in draw.integers(0, 45, n)]
+    written = [f" {word.replace(' ', '   ')}" if i % 3 else word for i, word in enumerate(words)]
+    data = Captioned(arrays(pictures), written)
+
+    parent = list(range(n))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for i in range(n):
+        for j in range(i):
+            if words[i] == words[j] or (pictures[i] == pictures[j]).all():
+                a, b = sorted((root(i), root(j)))
+                parent[b] = a
+    expected = [root(i) for i in range(n)]
+    for kind in ("near", "exact"):
+        assert find_identities(data, kind).tolist() == expected
+    assert find_identities(data, "keep").tolist() == list(range(n))
+    assert len(set(expected)) < min(len(set(words)), len(np.unique(pictures, axis=0)))
+
+
+def test_equal_texts_are_reported_in_the_line_of_the_copies(caplog: pytest.LogCaptureFixture) -> None:
+    pictures = rng.numpy_generator(0, "texts").integers(0, 250, (40, 16, 16), dtype=np.uint8)
+    pictures[1] = pictures[0]
+    data = Captioned(arrays(pictures), ["caf\u00e9", "b", "cafe\u0301 ", *(f"text {i}" for i in range(37))])
+    with caplog.at_level("INFO", "overtone"):
+        report(find_identities(data), data.texts)
+    assert "5.00% of 40 samples are copies or near-copies" in caplog.text
+    assert "(1 group, the largest of 3; 2.50% have its text)" in caplog.text
+    assert "set duplicates: exact, or keep where it is texts that are equal" in caplog.text
+    assert find_identities(subset(data, [5, 0, 2])).tolist() == [0, 1, 1]

@@ -57,7 +57,7 @@ def test_table_verdict_figures_and_picture_are_written(study: Study) -> None:
     assert table.count("|  | shape | colour | texture |") == 2
     assert all(f"- {sentence}" in table for sentence in results.sentences)
     written = json.loads((study.folder / "results.json").read_text())
-    assert written["identities"] == {"samples": 64, "copies": 0, "groups": 0, "largest": 1}
+    assert written["identities"] == {"samples": 64, "copies": 0, "groups": 0, "largest": 1, "texts": 0}
     assert written["stages"][1]["coverage"]["cells_per_batch"] >= 1
     assert written["stages"][1]["erasing"]["hides"] == []
     assert written["stages"][1]["cells"]["cell_size"] > 1

@@ -12,7 +12,7 @@ from tiny import parts
 
 from overtone import multistage
 from overtone.contracts import Dataset
-from overtone.datasets import Subset, arrays, image_folder, tones
+from overtone.datasets import Captioned, Subset, arrays, image_folder, tones
 from overtone.errors import RunError
 from overtone.roster import require_same
 
@@ -36,6 +36,13 @@ def test_the_same_data_pass_again_and_may_have_moved(tmp_path: Path) -> None:
     begun(tmp_path / "run", image_folder(tmp_path / "here", image_size=16))
     (tmp_path / "here").rename(tmp_path / "there")
     require_same(image_folder(tmp_path / "there", image_size=16), tmp_path / "run")
+
+
+def test_an_edited_text_is_an_edited_sample(tmp_path: Path) -> None:
+    texts = [f"text {i}" for i in range(30)]
+    home = begun(tmp_path, Captioned(arrays(pictures()), texts))
+    with pytest.raises(RunError, match=r"set: '7' was edited\. Bring"):
+        require_same(Captioned(arrays(pictures()), [*texts[:7], "another", *texts[8:]]), home)
 
 
 def test_added_removed_and_edited_samples_are_named(tmp_path: Path) -> None:

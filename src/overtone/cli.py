@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from functools import partial
@@ -31,6 +32,9 @@ app = typer.Typer(
     help="Train contrastive encoders that miss nothing: multistage contrastive learning on your own data.",
 )
 
+data_app = typer.Typer(no_args_is_help=True, help="Look through data before training on them.")
+app.add_typer(data_app, name="data")
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="Run folder; one run, one folder.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many times to run everything, each with its own seed.")]
 Baselines = Annotated[
@@ -43,6 +47,7 @@ Trust = Annotated[
         "--trust", help="Import the code that the run's recipe names; it may have come from elsewhere."
     ),
 ]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Take links that leave the data's folder.")]
 Jobs = Annotated[
     int | None,
     typer.Option(min=1, help="Runs at the same time. Default: one a core for several runs on CPUs, else 1."),
@@ -74,7 +79,8 @@ def train(
         typer.Argument(help="Values to set in the recipe: key.path=value", show_default=False),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A folder of images, .parquet, .npy or .npz, instead of a recipe.")
+        Path | None,
+        typer.Option(help="A folder of images or tars, .parquet, .npy, .npz or .csv, instead of a recipe."),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="With --data: about how long everything may take.")
@@ -241,6 +247,70 @@ def integrate(
         results = evaluate_study(study)
     _show(study.folder, results, written=True)
     _line(f"overtone.load({str(integrated(study.home(0), method))!r}) gives {made.dim} values a sample.")
+
+
+@data_app.command("index")
+def data_index(
+    path: Annotated[
+        Path, typer.Argument(help="A folder of .tar files, one, or a pattern as '{000..099}.tar'.")
+    ],
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Where to keep the index. Default: beside the tars.")
+    ] = None,
+    follow_links: FollowLinks = False,
+) -> None:
+    """Find where in tar shards each picture and text lies, once, and print what there is."""
+    from overtone.datasets.tar_index import tar_index
+    from overtone.datasets.webdataset import shards_of
+    from overtone.progress import logging_to
+
+    with _bars() as display, logging_to(display):
+        index = tar_index(
+            shards_of(path, follow_links), cache_dir, partial(display.advance, "looks for members")
+        )
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in index.kinds().items())
+    _line(f"{path}: {len(index.paths):,} tars, {len(index.ids):,} keys: {kinds or 'nothing known'}.")
+    if index.ignored:
+        _line(f"{index.ignored:,} members of other kinds are not read.")
+    for what, why in index.remarks:
+        _line(f"left out: {what}: {why}")
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="Any source that `train --data` takes.")],
+    text: Annotated[
+        str | None, typer.Option(help="The column of texts; of tars and folders txt, or json:FIELD.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="The column of pictures, or of their paths.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Of a table of paths: the folder they start from.")
+    ] = None,
+    max_bad_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="More than this ends with exit code 3.")
+    ] = 0.01,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="A CSV file to write: what cannot be used, and why.")
+    ] = None,
+    follow_links: FollowLinks = False,
+) -> None:
+    """Read everything once: what is unpaired, unreadable, empty or double, and how large it is."""
+    from overtone.datasets.checking import check
+    from overtone.progress import logging_to
+
+    given = {"text": text, "image": image, "root": root, "follow_links": follow_links or None}
+    with _bars() as display, logging_to(display, logging.WARNING):
+        found = check(
+            path,
+            partial(display.advance, "reads pictures"),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    for line in found.lines:
+        _line(line)
+    if listed is not None:
+        found.write(listed)
+        _line(f"{listed}: each of them with the reason.")
+    found.require(max_bad_fraction)
 
 
 @app.callback(invoke_without_command=True)

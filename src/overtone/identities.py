@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from overtone import artifacts, rng
 from overtone.contracts import Dataset, Sample
+from overtone.datasets.texts import first_equal
 from overtone.datasets.torch_dataset import feed
 from overtone.errors import RecipeError
 
@@ -48,24 +49,29 @@ _WINDOW = 2**14  # of more, the next so many in the order of each of three direc
 
 
 class Copies(NamedTuple):
-    """How many samples of a data set are copies of an earlier one, and the groups they form."""
+    """How many samples of a data set are copies of an earlier one, and the groups they form.
+
+    Of pairs, `texts` counts those whose text is that of an earlier one, which makes them copies as well.
+    """
 
     samples: int
     copies: int
     groups: int
     largest: int
+    texts: int = 0
 
     def __str__(self) -> str:
         if not self.copies:
             return f"none of {self.samples:,} samples is a copy of another"
         groups = "1 group" if self.groups == 1 else f"{self.groups:,} groups"
+        texts = f"; {self.texts / self.samples:.2%} have its text" if self.texts else ""
         return (
             f"{self.copies / self.samples:.2%} of {self.samples:,} samples are copies or near-copies of an"
-            f" earlier one ({groups}, the largest of {self.largest:,})"
+            f" earlier one ({groups}, the largest of {self.largest:,}{texts})"
         )
 
 
-def counted(identities: Ints) -> Copies:
+def counted(identities: Ints, texts: Sequence[str] | None = None) -> Copies:
     """The rate of copies.
 
     >>> print(counted(np.array([0, 1, 1, 3])))
@@ -73,7 +79,8 @@ def counted(identities: Ints) -> Copies:
     """
     sizes = np.unique(identities, return_counts=True)[1]
     groups = int((sizes > 1).sum())
-    return Copies(len(identities), len(identities) - len(sizes), groups, int(sizes.max()))
+    same = 0 if texts is None else len(texts) - len(np.unique(first_equal(texts)))
+    return Copies(len(identities), len(identities) - len(sizes), groups, int(sizes.max()), same)
 
 
 def find_identities(
@@ -95,6 +102,9 @@ def find_identities(
     Pictures are compared as thumbnails of 16 x 16 in all channels, other tensors, if all have one shape of
     32 to 1,024 numbers, by their standardised values. Chains are joined: a ~ b ~ c are one. In anything
     else only exact copies are found.
+
+    Where the dataset has `texts`, samples whose texts are equal, but for Unicode's composition and blanks,
+    share an identity too, and chains run through both: like pictures, equal texts.
 
     Args:
         dataset: Read once.
@@ -125,6 +135,21 @@ def find_identities(
         raise RecipeError(f"tolerance: {tolerance}, expected a number between 0 and 1, such as {TOLERANCE}.")
     if duplicates == "keep":
         return np.arange(len(dataset))
+    found = _of_contents(dataset, duplicates, tolerance, num_workers, scratch, progress)
+    texts = getattr(dataset, "texts", None)
+    if texts is None:
+        return found
+    return _first_members(_united(found, np.arange(len(found)), first_equal(texts)))
+
+
+def _of_contents(
+    dataset: Dataset,
+    duplicates: Duplicates,
+    tolerance: float,
+    num_workers: int,
+    scratch: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Ints:
     first = dataset[0][dataset.modality]
     length = _length(first, dataset.modality) if duplicates == "near" else 0
     with tempfile.TemporaryFile(dir=scratch) as file:
@@ -150,18 +175,19 @@ def find_identities(
         return _joined(exact, distinct, near_copies(vectors, distinct, tolerance))
 
 
-def report(identities: Ints) -> None:
+def report(identities: Ints, texts: Sequence[str] | None = None) -> None:
     """Says in the log how many copies there are; warns where one group is suspiciously large."""
-    copies = counted(identities)
+    copies = counted(identities, texts)
     logger.info("identities: %s", copies)
     if copies.largest > max(2, SUSPICIOUS * copies.samples):
         example = int(np.bincount(identities).argmax())
         logger.warning(
             "identities: %s samples (%.0f %%) count as copies of sample %s and are never told apart in"
-            " training. If they are not copies, set duplicates: exact",
+            " training. If they are not copies, set duplicates: %s",
             f"{copies.largest:,}",
             100 * copies.largest / copies.samples,
             example,
+            "exact, or keep where it is texts that are equal" if copies.texts else "exact",
         )
 
 

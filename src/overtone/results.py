@@ -101,7 +101,7 @@ def evaluate_study(study: Study) -> Results | None:
     results = _read(study, sets, partial(embeddings_kept, sets))
     if results is None:
         return None
-    copies = counted(identities_kept(study.home(0)))
+    copies = counted(identities_kept(study.home(0)), getattr(dataset, "texts", None))
     if copies.copies:
         results.sentences.append(f"Never negatives of each other: {copies}.")
     _write(study, results, copies)

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import pairs_of, png, write_files, write_parquet, write_tar
 from PIL import Image
 
-from overtone.datasets import open_dataset
+from overtone.datasets import Captioned, ImageDataset, open_dataset, open_source
 from overtone.errors import DataError
 
 
@@ -32,8 +33,32 @@ def test_each_kind_of_path_is_opened_by_its_reader(tmp_path: Path) -> None:
         assert (dataset[0]["image"].numpy() == pixels.transpose(2, 0, 1)).all()
 
 
+def test_layouts_with_texts_are_recognised_and_img2datasets_own_tables_are_not_taken_for_data(
+    tmp_path: Path,
+) -> None:
+    write_files(tmp_path / "files", pairs_of(3, "00000/"))
+    write_tar(tmp_path / "tars/00000.tar", pairs_of(3))
+    for place in ("files", "tars"):
+        write_parquet(tmp_path / place / "00000.parquet", {"url": ["x"]})
+    (tmp_path / "files/00000_stats.json").write_text("{}")
+    (tmp_path / "all.tsv").write_text("filepath\ttitle\nfiles/00000/0001.png\tred 1\n")
+    for place, count in (
+        ("files", 3),
+        ("tars", 3),
+        ("tars/00000.tar", 3),
+        ("tars/{00000..00000}.tar", 3),
+        ("all.tsv", 1),
+    ):
+        dataset = open_dataset(tmp_path / place)
+        assert isinstance(dataset, Captioned)
+        assert [dataset[i]["text"] for i in range(count)] == [f"red {i + (count == 1)}" for i in range(count)]
+        assert len(open_source(tmp_path / place).ids) == count
+    write_files(tmp_path / "plain", {"1.png": png(1), "readme.txt": b"no caption"})
+    assert isinstance(open_dataset(tmp_path / "plain"), ImageDataset)
+
+
 def test_anything_else_is_an_error_that_lists_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"does not exist.*\.parquet.*\.npy"):
+    with pytest.raises(DataError, match=r"does not exist.*\.parquet.*\.npy.*\.tar, \.csv or"):
         open_dataset(tmp_path / "nothing")
     (tmp_path / "a.zip").write_bytes(b"")
     with pytest.raises(DataError, match="is no such file"):

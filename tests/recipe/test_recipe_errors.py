@@ -196,6 +196,9 @@ def test_paths_are_made_absolute_whatever_they_are_called(
     for name in ("pictures", "crop"):
         (tmp_path / name).mkdir()
     component = {"source": "path", "path": "pictures", "fit": "crop", "inner": {"root": "pictures"}}
+    shards = {"path": ["pictures/{000..009}.tar", "*.tar", "nowhere/*.tar", "pictures/none.tar"]}
+    absolute = [f"{tmp_path}/pictures/{{000..009}}.tar", f"{tmp_path}/*.tar", *shards["path"][2:]]
+    assert with_absolute_paths(shards) == {"path": absolute}
     expected = {
         **component,
         "path": str(tmp_path / "pictures"),

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import write_files, write_tar
 from PIL import Image
 from test_cli import Run, overtone, write_pictures
 
-from overtone.datasets import arrays, image_folder, parquet
+from overtone.datasets import Captioned, arrays, image_folder, open_dataset, open_source, parquet
 from overtone.datasets.decoding import MAX_PIXELS, Framing, decoded
 from overtone.errors import DataError, RecipeError
 from overtone.recipe import read
@@ -222,3 +223,52 @@ def test_yaml_makes_no_objects_neither_in_a_file_nor_in_an_override(tmp_path: Pa
     with pytest.raises(RecipeError, match="not a YAML value"):
         read(tmp_path / "r.yaml", [f"data.n={text}"])
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_a_link_out_of_image_text_data_is_refused_unless_asked_for(tmp_path: Path, linked: str) -> None:
+    files = {
+        f"{i}{end}": content for i in range(3) for end, content in ((".png", saved("PNG")), (".txt", b"t"))
+    }
+    write_files(tmp_path / "secret/pairs", files)
+    write_tar(tmp_path / "secret/tars/a.tar", files)
+    write_tar(tmp_path / "in/tars/b.tar", files)
+    write_files(tmp_path / "in/pairs", {"9.png": saved("PNG"), "9.txt": b"t"})
+    for kind, name in (("pairs", "1.png"), ("tars", "a.tar")):
+        what = f"{kind}/{name}" if linked == "file" else kind
+        (tmp_path / "in" / kind / ("linked" if linked == "folder" else name)).symlink_to(
+            tmp_path / "secret" / what
+        )
+    (tmp_path / "in/pairs/1.txt").write_bytes(b"t")
+    (tmp_path / "in/all.csv").write_text(f"path,text\npairs/{'linked/' * (linked == 'folder')}1.png,t\n")
+    pattern = tmp_path / "in/tars" / ("*/*.tar" if linked == "folder" else "*.tar")
+    for path, count in (("in/pairs", 4 if linked == "folder" else 2), ("in/tars", 6), (pattern, None)):
+        with pytest.raises(DataError, match="is a link that leaves it"):
+            open_dataset(tmp_path / path)
+        with pytest.raises(DataError, match="is a link that leaves it"):
+            open_source(tmp_path / path)
+        dataset = open_dataset(tmp_path / path, follow_links=True)
+        assert isinstance(dataset, Captioned)
+        assert count in (None, len(dataset), len(open_source(tmp_path / path, follow_links=True).ids))
+    with pytest.raises(DataError, match="lies outside"):
+        open_dataset(tmp_path / "in/all.csv")
+    assert len(open_dataset(tmp_path / "in/all.csv", follow_links=True)) == 1
+    (tmp_path / "in/all.csv").write_text("path,text\n../secret/pairs/1.png,t\n")
+    with pytest.raises(DataError, match="lies outside"):
+        open_dataset(tmp_path / "in/all.csv", follow_links=True)
+
+
+def test_an_index_of_tars_is_not_written_through_a_link(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", {"1.png": saved("PNG"), "1.txt": b"t"})
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in/.overtone-index").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is a link that leaves its folder"):
+        open_dataset(tmp_path / "in")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_tiff_named_jpg_in_a_tar_is_left_out_too(tmp_path: Path) -> None:
+    members = {"1.png": saved("PNG"), "1.txt": b"t", "2.jpg": saved("TIFF"), "2.txt": b"t"}
+    dataset = open_dataset(write_tar(tmp_path / "a.tar", members))
+    assert isinstance(dataset, Captioned)
+    assert dataset.quarantined == [("a/2", "a TIFF file named .jpg")]

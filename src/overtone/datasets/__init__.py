@@ -1,20 +1,23 @@
 """Where samples come from. Every function here makes an `overtone.contracts.Dataset`."""
 
 from overtone.datasets.arrays import arrays
-from overtone.datasets.captioned import Captioned
+from overtone.datasets.blind_pairs import Pair
+from overtone.datasets.captioned import Captioned, read_captioned
 from overtone.datasets.captioned_scenes import captioned_scenes, scene_pairs
+from overtone.datasets.captions import captions
 from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.opening import open_dataset, open_source
-from overtone.datasets.pair import Pair
+from overtone.datasets.pairs import pairs
 from overtone.datasets.parquet import hugging_face, parquet
 from overtone.datasets.reading import read_images
 from overtone.datasets.subset import Subset, balanced, subset
 from overtone.datasets.tones import Tones, tones
 from overtone.datasets.torch_dataset import torch_dataset
 from overtone.datasets.trifeature import trifeature
+from overtone.datasets.webdataset import webdataset
 
 __all__ = [
     "Captioned",
@@ -26,17 +29,21 @@ __all__ = [
     "arrays",
     "balanced",
     "captioned_scenes",
+    "captions",
     "composite",
     "digits",
     "hugging_face",
     "image_folder",
     "open_dataset",
     "open_source",
+    "pairs",
     "parquet",
+    "read_captioned",
     "read_images",
     "scene_pairs",
     "subset",
     "tones",
     "torch_dataset",
     "trifeature",
+    "webdataset",
 ]

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from overtone.datasets.blind_pairs import Pair
 from overtone.datasets.captioned import Captioned
 from overtone.datasets.drawing import Field, by_kind, coverage, placed
 from overtone.datasets.images import ImageDataset
-from overtone.datasets.pair import Pair
 from overtone.datasets.trifeature import COLOURS
 from overtone.errors import RecipeError
 from overtone.rng import uniforms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +73,7 @@ def folder_source(
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what} (in folder {Path.cwd()}); expected a folder of images")
-    ids = sorted(_found(folder, follow_links))
+    ids = sorted(files_in(folder, EXTENSIONS, follow_links))
     if not ids:
         raise DataError(f"{folder}: no images; looked in it and its subfolders for *{', *'.join(EXTENSIONS)}")
     found = _classes(ids)
@@ -87,25 +87,79 @@ def folder_source(
         partial(_bytes, folder, ids),
         found.codes,
         found.names,
-        _stamp(folder, ids),
+        stamp_of(folder, ids),
     )
 
 
 def _bytes(folder: Path, ids: Sequence[str], row: int) -> bytes:
-    path = folder / ids[row]
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+    return read_picture(folder / ids[row])
+
+
+def read_picture(path: Path) -> bytes:
+    """The content of a file that should hold a picture.
+
+    Raises:
+        ValueError: It is no file, too large, or in disguise.
+        OSError: It cannot be read.
+    """
+    return undisguised(read_file(path), path.suffix.lower())
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """The content of a file, of no more than a gigabyte; or its first bytes, if fewer are asked for.
+
+    Raises:
+        ValueError: It is no file (a pipe would be waited for, and a device never ends), or too large.
+        OSError: It cannot be read.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    if not stat.S_ISREG(found.st_mode):
         raise ValueError("no regular file")
-    if found.st_size > _MAX_BYTES:
+    if most is None and found.st_size > _MAX_BYTES:
         raise ValueError(f"{found.st_size:,} bytes, more than {_MAX_BYTES:,}")
-    content = path.read_bytes()
-    if content.startswith(_TIFF) and path.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"a TIFF file named {path.suffix}")
+    with path.open("rb") as file:
+        return file.read(found.st_size if most is None else most)
+
+
+def undisguised(content: bytes, extension: str) -> bytes:
+    """The content of a picture, unless it is TIFF by another name.
+
+    Raises:
+        ValueError: It is.
+    """
+    if content.startswith(_TIFF) and extension not in (".tif", ".tiff"):
+        raise ValueError(f"a TIFF file named {extension}")
     return content
 
 
-def _found(folder: Path, follow_links: bool) -> Iterator[str]:
-    """Paths of the images, from the folder."""
+def files_in(folder: Path, extensions: tuple[str, ...], follow_links: bool) -> Iterator[str]:
+    """Paths of the files of some kinds, from the folder, in no order.
+
+    Args:
+        folder: Where to look, in its subfolders too.
+        extensions: Of the files, in lower case.
+        follow_links: Take links that leave the folder, and enter linked subfolders.
+
+    Raises:
+        DataError: A link leaves the folder without `follow_links`, or a part of it cannot be listed.
+    """
+    for here, subfolders, files in walked(folder, follow_links):
+        if not follow_links:
+            refuse_leaving((Path(here, name) for name in (*subfolders, *files)), folder)
+        for name in files:
+            if name.lower().endswith(extensions) and not name.startswith("."):
+                yield Path(here, name).relative_to(folder).as_posix()
+
+
+def walked(folder: Path, follow_links: bool) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, without hidden folders and circles; what is taken out of the subfolders is not entered.
+
+    Raises:
+        DataError: A part of it cannot be listed.
+    """
     entered = set()
     for here, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=follow_links):
         if (place := os.path.realpath(here)) in entered:  # by a link that leads in a circle
@@ -113,15 +167,17 @@ def _found(folder: Path, follow_links: bool) -> Iterator[str]:
             continue
         entered.add(place)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in () if follow_links else (*subfolders, *files):
-            if leaves(path := Path(here, name), folder):
-                raise DataError(
-                    f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there, or, if "
-                    "you know where all its links lead, give follow_links=True (data.follow_links=true)"
-                )
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield Path(here, name).relative_to(folder).as_posix()
+        yield here, subfolders, files
+
+
+def refuse_leaving(paths: Iterable[Path], folder: Path) -> None:
+    """Raises a `DataError` if one of some paths is a link to something outside a folder."""
+    for path in paths:
+        if leaves(path, folder):
+            raise DataError(
+                f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there, or, if "
+                "you know where all its links lead, give follow_links=True (data.follow_links=true)"
+            )
 
 
 def _refuse(error: OSError) -> None:
@@ -138,7 +194,8 @@ def _classes(ids: Sequence[str]) -> Labels:
     return Labels({"class": codes}, {"class": list(map(utf8, names))})
 
 
-def _stamp(folder: Path, ids: Sequence[str]) -> str:
+def stamp_of(folder: Path, ids: Iterable[str]) -> str:
+    """Changes when one of the files is replaced, grows or is touched."""
     stats = [(name, *_size_and_time(folder / name)) for name in ids]
     return hashlib.blake2b(repr((str(folder.resolve()), stats)).encode(), digest_size=16).hexdigest()
 
@@ -146,6 +203,6 @@ def _stamp(folder: Path, ids: Sequence[str]) -> str:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
-    except OSError:  # a link that leads nowhere; reading it will say so
+    except (OSError, ValueError):  # a link that leads nowhere, a name with NUL; reading it will say so
         return -1, -1
     return found.st_size, found.st_mtime_ns

@@ -85,6 +85,7 @@ class ImageDataset:
         label_names: Attribute -> the name of each code.
         fingerprint: Hex digest of ids, content and size.
         quarantined: (id, reason) of every picture that was left out because it cannot be read.
+        rows: (N,) int64, which picture of the source each sample is.
         digests: (N,) uint64 of what each picture was read from, or None.
         image_shape: (C, H, W).
 
@@ -116,14 +117,14 @@ class ImageDataset:
         self.digests = digests
         self.image_shape = images.shape[1:]
         self._images = images
-        self._rows = np.arange(len(ids)) if rows is None else rows
+        self.rows = np.arange(len(ids)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
-        return {"index": index, "image": torch.from_numpy(np.array(self._images[self._rows[index]]))}
+        return {"index": index, "image": torch.from_numpy(np.array(self._images[self.rows[index]]))}
 
     def collate(self, samples: list[Sample]) -> Batch:
         """`{"index": (B,) int64, "image": (B, C, H, W)}`."""

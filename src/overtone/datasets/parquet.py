@@ -7,52 +7,92 @@ import json
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from overtone.datasets.captioned import Captioned, read_captioned
+from overtone.datasets.folder import files_in
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.labels import Labels, is_attribute, labelled
 from overtone.datasets.reading import Reading, read_images
+from overtone.datasets.texts import Captions
 from overtone.errors import DataError, RecipeError
-from overtone.links import leaves
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
+Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_TEXT = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
+
+
+@overload
+def parquet(
+    path: Paths,
+    *,
+    image: str = ...,
+    text: None = ...,
+    key: str | None = ...,
+    follow_links: bool = ...,
+    **options: Unpack[Reading],
+) -> ImageDataset: ...
+
+
+@overload
+def parquet(
+    path: Paths,
+    *,
+    image: str = ...,
+    text: str,
+    key: str | None = ...,
+    follow_links: bool = ...,
+    **options: Unpack[Reading],
+) -> Captioned: ...
+
 
 def parquet(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: Paths,
     *,
     image: str = "image",
+    text: str | None = None,
+    key: str | None = None,
     follow_links: bool = False,
     **options: Unpack[Reading],
-) -> ImageDataset:
+) -> ImageDataset | Captioned:
     """A dataset from parquet files whose column `image` holds image files, as bytes or {bytes, path}.
 
     Columns of text, whole numbers or truth values with at most 1,000 distinct values, and at most half
     as many as rows, become attributes; names of classes come from the Hugging Face metadata. Ids
-    are `file:row`.
+    are `file:row`, or what a column says.
 
     Args:
         path: A file, a folder of .parquet files, or a list of files.
         image: The column with the pictures.
-        follow_links: Take links that leave the folder.
+        text: A column with a text each, which makes the dataset `Captioned`; for paths instead of pictures,
+            see `captions`.
+        key: A column whose values are the ids.
+        follow_links: Take links that leave the folder, and enter linked subfolders.
         **options: See `Reading`.
 
     Raises:
         DataError: A file is missing, damaged, or a link that leaves the folder, or has other columns than
             the first.
-        RecipeError: There is no such column of pictures.
+        RecipeError: There is no such column of pictures or of text.
 
     >>> import io, tempfile
     >>> from PIL import Image
@@ -63,39 +103,97 @@ def parquet(
     >>> dataset.ids, dataset.image_shape, dataset.labels
     (['a.parquet:0'], (3, 8, 8), {'label': array([3])})
     """
-    return read_images(parquet_source(path, image, follow_links=follow_links), **options)
+    source, captions = parquet_source(path, image, text, key, follow_links=follow_links)
+    return read_images(source, **options) if captions is None else read_captioned(source, captions, **options)
 
 
 def parquet_source(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: Paths,
     image: str = "image",
+    text: str | None = None,
+    key: str | None = None,
     *,
     follow_links: bool = False,
-) -> Source:
-    """The pictures of `parquet`, not yet read."""
+) -> tuple[Source, Captions | None]:
+    """The pictures of `parquet`, not yet read, and the texts of a column."""
     files = _files(path, follow_links)
-    tables = [_table(file) for file in files]
+    tables = [parquet_file(file) for file in files]
     schema = tables[0].schema_arrow
     _check_columns(files, tables, image)
     counts = [table.metadata.num_rows for table in tables]
     name = files[0].name if len(files) == 1 else f"{files[0].parent.name}/*.parquet"
     names = _unique_names(files)
     ids = [f"{file}:{row}" for file, count in zip(names, counts, strict=True) for row in range(count)]
-    columns = [column for column in schema.names if column != image and _simple(schema.field(column).type)]
+    if key is not None:
+        values = raw_texts(columns_of(tables, [key], name), key, name)
+        ids = [os.fsdecode(value or b"") for value in values]
+    others = (image, text, key)
+    columns = [
+        column for column in schema.names if column not in others and _simple(schema.field(column).type)
+    ]
+    labels = _attributes(columns_of(tables, columns, name), _class_names(schema), sum(counts), name)
+    captions = None
+    if text is not None:
+        captions = Captions.of(raw_texts(columns_of(tables, [text], name), text, name))
+    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files)), captions
+
+
+def raw_texts(table: pa.Table, column: str, name: str) -> Iterator[bytes | None]:
+    """The cells of a column of text as they are stored: it is for others to say whether they are UTF-8.
+
+    Raises:
+        RecipeError: There is no such column, or it holds something else.
+    """
+    if column not in table.column_names:
+        raise RecipeError(
+            f"{name} has no column {column!r}; there are {', '.join(map(repr, table.column_names))}"
+        )
+    cells = table.column(column)
+    kind = cells.type.value_type if pa.types.is_dictionary(cells.type) else cells.type
+    if not any(is_kind(kind) for is_kind in _TEXT):
+        raise RecipeError(f"{name}: column {column!r} holds {kind}; expected text")
+    if kind is not cells.type:
+        cells = cells.cast(kind)
+    return (cell.as_py() for chunk in cells.cast(pa.large_binary()).chunks for cell in chunk)
+
+
+def columns_of(tables: Sequence[pq.ParquetFile], columns: list[str], name: str) -> pa.Table:
+    """Some columns of files that have the same ones.
+
+    Raises:
+        DataError: They are damaged.
+        RecipeError: There are no such.
+    """
+    there = tables[0].schema_arrow.names
+    if missing := set(columns) - set(there):
+        raise RecipeError(f"{name} has no column {missing.pop()!r}; there are {', '.join(map(repr, there))}")
     try:
-        values = pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+        return pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{name}: its columns {', '.join(columns)} cannot be read: {error}") from error
-    labels = _attributes(values, _class_names(schema), sum(counts), name)
-    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files))
 
 
-def hugging_face(dataset: Any, *, image: str | None = None, **options: Unpack[Reading]) -> ImageDataset:
+@overload
+def hugging_face(
+    dataset: Any, *, image: str | None = ..., text: None = ..., **options: Unpack[Reading]
+) -> ImageDataset: ...
+
+
+@overload
+def hugging_face(
+    dataset: Any, *, image: str | None = ..., text: str, **options: Unpack[Reading]
+) -> Captioned: ...
+
+
+def hugging_face(
+    dataset: Any, *, image: str | None = None, text: str | None = None, **options: Unpack[Reading]
+) -> ImageDataset | Captioned:
     """A dataset from a `datasets.Dataset` (one split), with the attributes that `parquet` would find.
 
     Args:
         dataset: The split, e.g. `load_dataset("cifar10", split="train")`.
         image: The column with the pictures; None: the only one there is.
+        text: A column with a text each, which makes the dataset `Captioned`.
         **options: See `Reading`.
 
     Raises:
@@ -118,14 +216,19 @@ def hugging_face(dataset: Any, *, image: str | None = None, **options: Unpack[Re
         )
     raw = dataset.with_format(None).cast_column(image, datasets.Image(decode=False))
     schema = dataset.features.arrow_schema
-    columns = [c for c in schema.names if c != image and _simple(schema.field(c).type)]
+    columns = [c for c in schema.names if c not in (image, text) and _simple(schema.field(c).type)]
     values = dataset.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
     labels = _attributes(values, _class_names(schema), len(dataset), "hugging_face")
 
     ids = list(map(str, range(len(dataset))))
     read = partial(_cell, raw, image)
     source = Source("hugging_face", ids, read, labels.codes, labels.names, dataset._fingerprint)
-    return read_images(source, **options)
+    if text is None:
+        return read_images(source, **options)
+    if text not in dataset.column_names:
+        raise RecipeError(f"text={text!r} is no column; there are {', '.join(dataset.column_names)}")
+    written = dataset.select_columns([text]).with_format("arrow")[:]
+    return read_captioned(source, Captions.of(raw_texts(written, text, "hugging_face")), **options)
 
 
 def _cell(dataset: Any, column: str, row: int) -> bytes:
@@ -170,16 +273,11 @@ class _Rows:
         return _bytes(self._group(number)[row - self._starts[number]].as_py())
 
 
-def _files(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], follow_links: bool) -> list[Path]:
+def _files(path: Paths, follow_links: bool) -> list[Path]:
     if not isinstance(path, (str, os.PathLike)):
         files = [Path(one) for one in path]
     elif Path(path).is_dir():
-        files = sorted(Path(path).rglob("*.parquet"))
-        if not follow_links and (outward := [file for file in files if leaves(file, Path(path))]):
-            raise DataError(
-                f"{str(outward[0])!r} is a link that leaves {path}; put the file itself there, or give "
-                "follow_links=True (data.follow_links=true)"
-            )
+        files = sorted(Path(path, name) for name in files_in(Path(path), (".parquet",), follow_links))
     else:
         files = [Path(path)]
     if not files:
@@ -195,7 +293,12 @@ def _unique_names(files: Sequence[Path]) -> list[str]:
     return [file.resolve().relative_to(root).as_posix() for file in files]
 
 
-def _table(file: Path) -> pq.ParquetFile:
+def parquet_file(file: Path) -> pq.ParquetFile:
+    """A parquet file, of which only the end has been read.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
     if not file.is_file():
         raise DataError(f"{file}: no such file (in folder {Path.cwd()}); expected a .parquet file")
     try:

@@ -269,6 +269,9 @@ def _reason(error: Exception) -> str:
 
 
 def _named(source: Source, bad: dict[int, str]) -> str:
-    few = sorted(bad.items())[:3]
-    more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-    return "; ".join(f"{source.ids[row]!r} ({reason})" for row, reason in few) + more
+    """The first three, and how often each reason occurs that several share."""
+    few = "; ".join(f"{source.ids[row]!r} ({reason})" for row, reason in sorted(bad.items())[:3])
+    if len(bad) <= 3:
+        return few
+    shared = [f"{count:,} x {reason}" for reason, count in Counter(bad.values()).most_common(5) if count > 1]
+    return f"{few} and {len(bad) - 3:,} more" + (f" (in all {', '.join(shared)})" if shared else "")

@@ -40,6 +40,8 @@ class Subset:
         ).hexdigest()
         digests = getattr(dataset, "digests", None)
         self.digests: NDArray[np.uint64] | None = None if digests is None else digests[rows]
+        if (texts := getattr(dataset, "texts", None)) is not None:
+            self.texts = [texts[row] for row in rows]
         self._dataset = dataset
         self._rows = rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from overtone.datasets.labels import Labels, is_attribute, labelled
@@ -30,7 +31,7 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
         DataError: The file cannot be read, lacks the column, repeats or misnames a sample, or has a row
             of another length; the message gives the line.
     """
-    header, *rows = _rows(path)
+    header, *rows = csv_rows(path)
     (line, columns) = header
     if NAME_COLUMN not in columns or len(set(columns)) != len(columns):
         wrong = "has a column twice" if NAME_COLUMN in columns else f"has no column {NAME_COLUMN!r}"
@@ -53,17 +54,30 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
     return _attributes(path, readable, len(ids))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The non-blank rows, each with the number of its last line."""
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The header and the other non-blank rows, each with the number of its last line.
+
+    Cells are separated by tabs where the header has one. Bytes that are no UTF-8 come as lone surrogates,
+    and so does NUL.
+
+    Raises:
+        DataError: The file is empty, or cannot be read as CSV; the message gives the line.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 30))  # a caption may have any length
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if row]
+            first = file.readline()
+            # Python 3.10 refuses a whole file for one NUL.
+            lines = (text.replace("\0", "\udc00") for text in chain([first], file))
+            reader = csv.reader(lines, delimiter="\t" if "\t" in first else ",", strict=True)
+            for row in filter(None, reader):
+                line = reader.line_num
+                yield line, row
     except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from error
-    if not rows:
-        raise DataError(f"{path}: empty; expected a header with {NAME_COLUMN!r} and a row for each image")
-    yield from rows
+        raise DataError(f"{path}: cannot be read as CSV after line {line}: {error}") from error
+    if not line:
+        raise DataError(f"{path}: empty; expected a header and a row for each image")
 
 
 def _attributes(path: Path, columns: dict[str, tuple[str, ...]], n_samples: int) -> Labels:

@@ -27,7 +27,7 @@ def identities_of(parts: Parts, folder: Path, display: Display) -> NDArray[np.in
                 progress=lambda done, total: display.advance("looks for copies", done, total),
             )
             np.save(beside / "identities.npy", identities, allow_pickle=False)
-        report(identities)
+        report(identities, getattr(parts.dataset, "texts", None))
     return identities_kept(folder)
 
 

@@ -54,6 +54,9 @@ _DATA = Kind(
         "folder": datasets.image_folder,
         "parquet": datasets.parquet,
         "arrays": datasets.arrays,
+        "captions": datasets.captions,
+        "pairs": datasets.pairs,
+        "webdataset": datasets.webdataset,
         "trifeature": datasets.trifeature,
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
@@ -190,9 +193,14 @@ def with_absolute_paths(component: Component) -> Component:
         if isinstance(value, list):
             return [absolute(key, inner) for inner in value]
         may_be_a_path = isinstance(value, str) and (key in _PATHS or os.sep in value)
-        return str(Path(value).resolve()) if may_be_a_path and Path(value).exists() else value
+        return str(Path(value).resolve()) if may_be_a_path and _lies_here(Path(value)) else value
 
     return {key: absolute(key, value) for key, value in component.items()}
+
+
+def _lies_here(path: Path) -> bool:
+    """Also for a pattern of names in a folder that exists."""
+    return path.exists() or (not set("*?[{").isdisjoint(path.name) and path.parent.is_dir())
 
 
 def _complaint(wrong: Any, value: Any, annotation: Any, place: Place, origin: Origin) -> RecipeError:
