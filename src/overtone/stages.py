@@ -106,7 +106,10 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
         ),
         "lr": (0 < spec.lr < math.inf, "a positive number"),
         "weight_decay": (0 <= spec.weight_decay < math.inf, "0 or more"),
-        "warmup_epochs": (0 <= spec.warmup_epochs <= max(spec.epochs, 0), f"0 to epochs ({spec.epochs})"),
+        "warmup_epochs": (
+            0 <= spec.warmup_epochs <= max(spec.epochs, 0) or spec.epochs == 0,
+            f"0 to epochs ({spec.epochs})",
+        ),
         "trainable": (
             not isinstance(spec.trainable, str)
             or spec.trainable in ("all", "none")

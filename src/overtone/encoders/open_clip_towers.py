@@ -33,7 +33,7 @@ def open_clip_towers(
     pretrained: bool = False,
     tag: str | None = None,
     image_size: tuple[int, int] | None = None,
-    embeds: Embeds = "both",
+    embeds: Embeds = "image",
     quick_gelu: bool | None = None,
     **arguments: Any,
 ) -> TwoTowerEncoder:

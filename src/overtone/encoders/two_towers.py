@@ -45,8 +45,8 @@ class TwoTowerEncoder(Encoder):
     >>> images, texts = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), ["a red square", "a blue dot"]
     >>> towers.encode_image(images).shape, towers.encode_text(texts).shape
     (torch.Size([2, 16]), torch.Size([2, 16]))
-    >>> towers({"image": images, "text": texts}).shape
-    torch.Size([2, 32])
+    >>> towers({"image": images, "text": texts}).shape, small_clip(width=16, embeds="both").dim
+    (torch.Size([2, 16]), 32)
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TwoTowerEncoder(Encoder):
         text_tower: nn.Module,
         *,
         width: int,
-        embeds: Embeds = "both",
+        embeds: Embeds = "image",
         spec: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def small_clip(
     width: int = 128,
     backbone: Literal["small_cnn", "resnet18_cifar"] = "small_cnn",
     vocabulary: int = 8192,
-    embeds: Embeds = "both",
+    embeds: Embeds = "image",
     channels: int = 3,
 ) -> TwoTowerEncoder:
     """Two towers small enough to train on a laptop: a convolutional network, and the mean of word vectors.
@@ -154,11 +154,11 @@ class WordBag(nn.Module):
 
 @lru_cache(maxsize=2**17)
 def hashed_words(text: str, rows: int) -> tuple[int, ...]:
-    """The row of each word of a text, in lower case and without what is neither letter nor digit.
+    """The rows of the words of a text, ascending; case, and what is neither letter nor digit, do not count.
 
     >>> len(hashed_words("Two red dots, two!", 100)), hashed_words("dot", 100) == hashed_words(" DOT.", 100)
     (4, True)
     """
     words = re.findall(r"\w+", text.lower())
     digests = (hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest() for word in words)
-    return tuple(int.from_bytes(digest, "little") % rows for digest in digests)
+    return tuple(sorted(int.from_bytes(digest, "little") % rows for digest in digests))
