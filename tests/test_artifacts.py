@@ -54,6 +54,17 @@ def test_old_content_is_replaced_whole(tmp_path: Path) -> None:
     assert list(artifacts.verify(tmp_path / "a")["files"]) == ["other.txt"]
 
 
+def test_what_a_process_killed_between_two_renames_left_is_used_then_removed(
+    tmp_path: Path,
+) -> None:
+    _written(tmp_path / "a").rename(tmp_path / ".a.old")
+    assert artifacts.is_complete(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / ".a.old")  # killed after both, before the old one was removed
+    shutil.rmtree(tmp_path / "a")
+    _written(tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_every_file_and_folder_is_synced_before_the_rename_and_the_parent_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ HOME = Path(overtone.__file__).parent
 # A module imports from its own layer and those above it here, never from one below.
 LAYERS: list[set[str]] = [
     {
-        "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress",
-        "loggers",
+        "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "loading",
+        "progress", "loggers",
     },
     {
         "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",

@@ -250,14 +250,12 @@ def _seal(folder: Path, inputs: dict[str, str]) -> None:
 
 
 def _replace(beside: Path, folder: Path) -> None:
+    old = _old(folder)
     if folder.exists():
-        old = _old(folder)
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old)
-    else:
-        beside.rename(folder)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     _sync(folder.parent)
 
 
