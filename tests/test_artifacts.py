@@ -207,6 +207,26 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     assert artifacts.read_json(path) == value
 
 
+_LIMITED = """
+import pathlib, resource, signal, sys
+from overtone import artifacts
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
+lines = artifacts.Lines(pathlib.Path(sys.argv[1]))
+for step in range(4):
+    lines.add({"name": 12 * "x", "step": step})
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+lines.add({"step": 4})
+"""
+
+
+def test_no_half_line_stays_in_a_log_whose_disk_was_full_for_a_while(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path / "log")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == [0, 4]
+    assert "lines are lost" in ended.stderr
+
+
 def test_json_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a\.json: missing"):
         artifacts.read_json(tmp_path / "a.json")

@@ -24,6 +24,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parameters_to_vector
 
+from overtone import interrupts
 from overtone.errors import OvertoneError, ProcessError
 
 T = TypeVar("T")
@@ -85,7 +86,8 @@ def joined() -> Iterator[None]:
         distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
         _waiting = distributed.new_group(backend="gloo", timeout=_ALONE)
     try:
-        with _Pulse(seconds + _GRACE), lost_processes():
+        # When one process ends, `torchrun` asks the others to: they must live to say which it was.
+        with interrupts.catching(), _Pulse(seconds + _GRACE), lost_processes():
             yield
     except Exception as error:
         with suppress(Exception):  # what is left of the connections must not hide what happened

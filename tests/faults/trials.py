@@ -48,7 +48,7 @@ def parts(**changes: Any) -> Parts:
 # --- processes
 
 _context = get_context("forkserver")
-_PATHS = os.pathsep.join(path for path in sys.path if path)
+PATHS = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
 
 
 @cache
@@ -58,7 +58,7 @@ def _serving() -> None:
     So a start costs milliseconds instead of the seconds that torch takes.
     """
     _context.set_forkserver_preload(["trials"])
-    with mock.patch.dict(os.environ, PYTHONPATH=_PATHS, OMP_NUM_THREADS="1"):
+    with mock.patch.dict(os.environ, PATHS):
         forkserver.ensure_running()
 
 
@@ -72,7 +72,7 @@ class Ended(NamedTuple):
 def start(folder: Path, change: Callable[[], object] | None = None, **changes: Any) -> BaseProcess:
     """Begins or continues a run in a process of its own, in which `change` was called first."""
     _serving()
-    process = _context.Process(target=_work, args=(folder, change, changes))
+    process = _context.Process(target=work, args=(folder, change, changes))
     process.start()
     return process
 
@@ -97,7 +97,8 @@ def _log(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.log")
 
 
-def _work(folder: Path, change: Callable[[], object] | None, changes: dict[str, Any]) -> None:
+def work(folder: Path, change: Callable[[], object] | None, changes: dict[str, Any]) -> None:
+    """What a process does; what it says goes into a file beside the folder."""
     said = os.open(_log(folder), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
@@ -140,7 +141,7 @@ class Point(NamedTuple):
 POINTS = {
     "before the first file": Point(checkpoints, "serialized"),
     "inside a file": Point(Path, "write_bytes", _half_written),
-    "between two files": Point(artifacts, "write_json", only="state.json"),
+    "between two files": Point(artifacts, "write_json", only="/state.json')"),
     "before the manifest": Point(artifacts, "_seal"),
     "inside the manifest": Point(Path, "replace", only="manifest.json"),
     "before the rename": Point(artifacts, "_replace"),

@@ -1,0 +1,168 @@
+"""What surrounds a run may change between two starts: workers, users, clocks, languages, data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from trials import PATHS, killing, require_same, run, start, uninterrupted
+
+from overtone.contracts import Dataset
+from overtone.datasets import image_folder, trifeature
+from overtone.rng import numpy_generator
+
+__all__ = ["uninterrupted"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 0), (1, 1)])
+def test_a_killed_run_goes_on_exactly_with_another_number_of_workers(
+    tmp_path: Path, uninterrupted: Path, first: int, then: int
+) -> None:
+    folder = tmp_path / "run"
+    assert run(folder, killing("before the manifest", 14), num_workers=first).code == -9
+    assert run(folder, num_workers=then).code == 0
+    require_same(folder, uninterrupted)
+
+
+def test_a_second_process_in_a_run_folder_ends_with_exit_code_4_and_the_pid_of_the_first(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    folder = tmp_path / "run"
+    first = start(folder)
+    while not (folder / "stage-0").exists():
+        time.sleep(0.01)
+    second = run(folder)
+    assert second.code == 4
+    assert f"locked by process {first.pid}" in second.said
+    first.join()
+    assert first.exitcode == 0
+    require_same(folder, uninterrupted)
+
+
+_ELSEWHERE = "import sys, trials; from pathlib import Path; trials.work(Path(sys.argv[1]), None, {})"
+
+
+def test_spaces_in_the_path_an_umask_another_zone_and_language_and_no_home_change_nothing(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    folder = tmp_path / "my run — ü" / "of *today*"
+    folder.parent.mkdir()
+    command = [sys.executable, "-c", _ELSEWHERE, str(folder)]
+    bare = {**PATHS, "PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "Pacific/Kiritimati"}
+    with subprocess.Popen(command, env=bare, umask=0o077) as process:
+        while not list(folder.glob("stage-1/checkpoints/step-*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    bare |= {"LC_ALL": "C.UTF-8", "TZ": "America/St_Johns"}
+    assert subprocess.run(command, env=bare, umask=0o077, check=False).returncode == 0
+    require_same(folder, uninterrupted)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+
+
+# --- pictures that go bad
+
+
+def pictures(folder: Path, bad: int = 0) -> Path:
+    """200 JPEGs, of which so many are cut in half."""
+    folder.mkdir()
+    dataset = trifeature(200, image_size=16)
+    spoilt = set(numpy_generator(0, "pictures").choice(200, bad, replace=False).tolist())
+    for i in range(200):
+        place = folder / f"{i:03}.jpg"
+        Image.fromarray(dataset[i]["image"].numpy().transpose(1, 2, 0)).save(place, quality=95)
+        if i in spoilt:
+            place.write_bytes(place.read_bytes()[:300])
+    return folder
+
+
+def read(folder: Path) -> Dataset:
+    return image_folder(folder, image_size=16, cache="none")
+
+
+def test_one_bad_picture_in_200_is_named_left_out_and_a_killed_run_goes_on_exactly(tmp_path: Path) -> None:
+    with_bad = read(pictures(tmp_path / "pictures", bad=1))
+    assert len(with_bad) == 199
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, dataset=with_bad).code == 0
+    assert run(killed, killing("before the manifest", 14), dataset=with_bad).code == -9
+    assert run(killed, dataset=read(tmp_path / "pictures")).code == 0
+    require_same(killed, whole)
+
+
+class Spoils:
+    """Changes a picture when a stage comes to a step; the same picture before and after a kill."""
+
+    def __init__(self, file: Path, content: bytes) -> None:
+        self.file, self.content = file, content
+
+    def __call__(self) -> None:
+        from overtone import training
+
+        reseed = training.rng.reseed
+
+        def wrapped(*address: object) -> None:
+            if address[2:4] == (1, 4):
+                self.file.write_bytes(self.content)
+            reseed(*address)  # type: ignore[arg-type]
+
+        training.rng.reseed = wrapped  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_picture_that_goes_bad_during_training_is_named_and_once_repaired_the_run_goes_on_exactly(
+    tmp_path: Path, num_workers: int
+) -> None:
+    dataset = read(pictures(tmp_path / "pictures"))
+    assert run(tmp_path / "whole", dataset=dataset).code == 0
+    file = tmp_path / "pictures" / "007.jpg"
+    good = file.read_bytes()
+    spoilt = run(tmp_path / "run", Spoils(file, good[:300]), dataset=dataset, num_workers=num_workers)
+    assert spoilt.code == 3, spoilt.said
+    assert "'007.jpg' can no longer be read" in spoilt.said
+    assert "Traceback" not in spoilt.said
+    file.write_bytes(good)
+    assert run(tmp_path / "run", dataset=read(tmp_path / "pictures")).code == 0
+    require_same(tmp_path / "run", tmp_path / "whole")
+
+
+def _removed(folder: Path) -> None:
+    (folder / "009.jpg").unlink()
+
+
+def _added(folder: Path) -> None:
+    Image.new("RGB", (16, 16)).save(folder / "new.jpg")
+
+
+def _edited(folder: Path) -> None:
+    Image.new("RGB", (16, 16)).save(folder / "009.jpg")
+
+
+def _renamed(folder: Path) -> None:
+    (folder / "009.jpg").rename(folder / "9.jpg")
+
+
+@pytest.mark.parametrize("edit", [_removed, _added, _edited, _renamed])
+def test_data_that_were_edited_between_stages_are_refused_by_name_and_the_old_ones_go_on_exactly(
+    tmp_path: Path, edit: Callable[[Path], None]
+) -> None:
+    home = pictures(tmp_path / "pictures")
+    assert run(tmp_path / "whole", dataset=read(home)).code == 0
+    folder = tmp_path / "run"
+    assert run(folder, killing("before the manifest", 10), dataset=read(home)).code == -9
+    old = tmp_path / "old"
+    home.rename(old)
+    edit(pictures(home))
+    refused = run(folder, dataset=read(home))
+    assert refused.code == 4
+    assert "was made from another data" in refused.said
+    assert run(folder, dataset=read(old)).code == 0
+    require_same(folder, tmp_path / "whole")
