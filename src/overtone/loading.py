@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -59,8 +60,8 @@ def loaded(
     )
     try:
         yield found
-    except (OvertoneError, RuntimeError) as error:
-        if (said := _in_words(error, num_workers)) is not None:
+    except (OvertoneError, RuntimeError, OSError, EOFError) as error:
+        if (said := _in_words(error, getattr(found, "_workers", []))) is not None:
             raise said from error
         raise
     finally:
@@ -82,27 +83,34 @@ def _ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _in_words(error: Exception, num_workers: int) -> OvertoneError | None:
+def _in_words(error: Exception, workers: Sequence[BaseProcess]) -> OvertoneError | None:
     """What a worker raised without the way it took, its death, or its silence; None for any other error."""
     text, name = str(error), f"{type(error).__name__}: "
     if isinstance(error, OvertoneError):
         return type(error)(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else None
-    if not text.startswith("DataLoader"):
+    if isinstance(error, RuntimeError) != text.startswith("DataLoader"):
         return None
     if "timed out" in text:
         reason = (
             f"gave no batch for {os.environ.get(TIMEOUT, '300')} s: it hangs, often because a disk does not "
             f"answer. If loading is only slow, raise {TIMEOUT}"
         )
-    else:
+    elif isinstance(error, RuntimeError) or any(map(_died, workers)):
         reason = (
-            f"died ({text.splitlines()[0]}): often because memory ran out. Lower num_workers (now "
-            f"{num_workers}) or batch_size"
+            f"died ({text.partition(chr(10))[0] or name[:-2]}): often because memory ran out. Lower num_workers (now "
+            f"{len(workers)}) or batch_size"
         )
+    else:
+        return None
     return ProcessError(
         f"a worker process that loads samples {reason}. The last checkpoint is kept; then run the same "
         "command again."
     )
+
+
+def _died(worker: BaseProcess) -> bool:
+    worker.join(0.5)  # its connections break a little before its end can be seen
+    return worker.exitcode not in (None, 0)
 
 
 def _end(batches: Any) -> None:

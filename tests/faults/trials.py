@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from itertools import count
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,6 +103,7 @@ def work(folder: Path, change: Callable[[], object] | None, changes: dict[str, A
     os.dup2(said, 1)
     os.dup2(said, 2)
     logging.basicConfig(level=logging.WARNING)
+    set_start_method("fork", force=True)  # the default; a process of the server has its way otherwise
     multistage.Pace = partial(multistage.Pace, log_every=1)  # type: ignore[misc]
     if change is not None:
         change()
