@@ -85,9 +85,10 @@ def _ignore_signals(_: int) -> None:
 
 def _in_words(error: Exception, workers: Sequence[BaseProcess]) -> OvertoneError | None:
     """What a worker raised without the way it took, its death, or its silence; None for any other error."""
-    text, name = str(error), f"{type(error).__name__}: "
+    text = str(error)
     if isinstance(error, OvertoneError):
-        return type(error)(text.rpartition(name)[2].strip()) if text.startswith("Caught ") else None
+        own = text.rpartition(f"{type(error).__name__}: ")[2].strip()
+        return type(error)(own) if text.startswith("Caught ") else None
     if isinstance(error, RuntimeError) != text.startswith("DataLoader"):
         return None
     if "timed out" in text:
@@ -96,10 +97,8 @@ def _in_words(error: Exception, workers: Sequence[BaseProcess]) -> OvertoneError
             f"answer. If loading is only slow, raise {TIMEOUT}"
         )
     elif isinstance(error, RuntimeError) or any(map(_died, workers)):
-        reason = (
-            f"died ({text.partition(chr(10))[0] or name[:-2]}): often because memory ran out. Lower num_workers (now "
-            f"{len(workers)}) or batch_size"
-        )
+        how = text.partition("\n")[0] or type(error).__name__
+        reason = f"died ({how}): often because memory ran out. Lower batch_size or num_workers (now {len(workers)})"
     else:
         return None
     return ProcessError(

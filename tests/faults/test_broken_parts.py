@@ -28,14 +28,12 @@ pytestmark = pytest.mark.slow
 
 ONE_OF_TWO = """
 import math, os, sys
-from functools import partial
 from pathlib import Path
 import trials
-from overtone import distributed, gradients, multistage, training
+from overtone import distributed, multistage, training
 from overtone.errors import OvertoneError
 
 folder, broken = Path(sys.argv[1]), sys.argv[2]
-multistage.Pace = partial(multistage.Pace, log_every=1)
 made = training.gradients_of
 
 def gradients_of(*arguments):

@@ -16,14 +16,12 @@ pytestmark = pytest.mark.slow
 
 _FULL = """
 import os, shutil, sys
-from functools import partial
 from pathlib import Path
 import trials
 from overtone import artifacts, multistage
 from overtone.errors import OvertoneError
 
 disk, free, out = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-multistage.Pace = partial(multistage.Pace, log_every=1)
 ballast = disk / "ballast"
 with ballast.open("wb") as file:
     os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - free)

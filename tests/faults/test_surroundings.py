@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from trials import PATHS, killing, require_same, run, start, uninterrupted
 
+from overtone import rng
 from overtone.contracts import Dataset
 from overtone.datasets import image_folder, trifeature
 from overtone.rng import numpy_generator
@@ -105,16 +106,14 @@ class Spoils:
         self.file, self.content = file, content
 
     def __call__(self) -> None:
-        from overtone import training
+        reseed = rng.reseed
 
-        reseed = training.rng.reseed
-
-        def wrapped(*address: object) -> None:
-            if address[2:4] == (1, 4):
+        def wrapped(seed: int, *keys: rng.Key) -> None:
+            if keys[1:3] == (1, 4):
                 self.file.write_bytes(self.content)
-            reseed(*address)  # type: ignore[arg-type]
+            reseed(seed, *keys)
 
-        training.rng.reseed = wrapped  # type: ignore[assignment]
+        rng.reseed = wrapped
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -104,7 +104,6 @@ def work(folder: Path, change: Callable[[], object] | None, changes: dict[str, A
     os.dup2(said, 2)
     logging.basicConfig(level=logging.WARNING)
     set_start_method("fork", force=True)  # the default; a process of the server has its way otherwise
-    multistage.Pace = partial(multistage.Pace, log_every=1)  # type: ignore[misc]
     if change is not None:
         change()
     try:
