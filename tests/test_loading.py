@@ -57,9 +57,7 @@ def test_a_sample_that_cannot_be_read_is_the_same_short_message_from_a_worker(nu
 
 
 def test_a_worker_that_was_killed_is_an_error_that_says_so() -> None:
-    with pytest.raises(
-        ProcessError, match=r"died \(DataLoader worker .*memory ran out.*num_workers \(now 1\)"
-    ):
+    with pytest.raises(ProcessError, match=r"died \(.*memory ran out.*num_workers \(now 1\)"):
         list(_read("deadly"))
 
 

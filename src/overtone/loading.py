@@ -98,7 +98,8 @@ def _in_words(error: Exception, workers: Sequence[BaseProcess]) -> OvertoneError
         )
     elif isinstance(error, RuntimeError) or any(map(_died, workers)):
         how = text.partition("\n")[0] or type(error).__name__
-        reason = f"died ({how}): often because memory ran out. Lower batch_size or num_workers (now {len(workers)})"
+        advice = f"Lower batch_size or num_workers (now {len(workers)})"
+        reason = f"died ({how}): often because memory ran out. {advice}"
     else:
         return None
     return ProcessError(
