@@ -30,6 +30,7 @@ bench: $(READY)
 	done
 	$(BIN)/python benchmarks/quality/table.py
 	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/sampler.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)
@@ -42,5 +43,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e ".[dev,timm,hub,tensorboard]"
+	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hub,tensorboard]"
 	touch $(READY)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import Run, overtone, write_pictures
+from test_cli import SMALL, Run, overtone, write_pictures
+
+from overtone import multistage
 
 __all__ = ["overtone"]
 
@@ -141,3 +144,96 @@ def test_labels_of_a_single_value_leave_the_table_out_and_say_so(tmp_path: Path,
     assert code == 0
     assert "kind: left out of the table: too few labelled samples or a single value" in out
     assert "there is no table" in out
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("temprature: 0.1", "r.yaml:6 temprature: unknown field"),
+        (
+            "method: {name: simclr, temprature: 1}",
+            "method.temprature: unknown field; did you mean `temperature`?",
+        ),
+        ("method: {name: simclr, temperature: 0}", "temperature=0: expected a finite number > 0"),
+        ("method: {name: simclr, temperature: .nan}", "temperature=nan: expected a finite number > 0"),
+        ("method: {name: simclr, temperature: .inf}", "temperature=inf: expected a finite number > 0"),
+        ("_target_: os.system", "_target_: unknown field; known are data"),
+        ("encoder: {_target_: os.system}", "encoder.name: is missing; expected one of small_cnn"),
+        ("encoder: {name: os.system}", "encoder.name: 'os.system' is unknown; known are"),
+        ("encoder: {name: 'os:system', command: 'true'}", "'os:system' is no class and no Python function"),
+        ("encoder: {name: 'collections:Counter'}", "made a Counter, expected a torch.nn.Module"),
+        ("encoder: {name: 'ast:parse', source: '1'}", "made a Module, expected a torch.nn.Module"),
+        ("seed: -1", "seed: -1: input should be greater than or equal to 0"),
+        ("precision: fp8", "precision: 'fp8': input should be 'fp32' or 'bf16'"),
+        ("threads: 0", "threads: 0: input should be greater than or equal to 1"),
+        ("num_workers: -1", "num_workers: -1: input should be greater than or equal to 0"),
+        ("loggers: [foo]", "loggers[0]: 'foo': input should be 'tensorboard' or 'wandb'"),
+    ],
+)
+def test_a_wrong_value_ends_with_exit_code_2_and_its_field(
+    tmp_path: Path, overtone: Run, lines: str, message: str
+) -> None:
+    (tmp_path / "r.yaml").write_text(SMALL.replace("threads: 1", "") + lines + "\n")
+    code, _, complaint = overtone("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    assert (code, message in complaint, "Traceback" in complaint) == (2, True, False), complaint
+
+
+def test_cells_too_small_for_any_batch_end_with_their_sizes_and_what_to_do(
+    tmp_path: Path, overtone: Run
+) -> None:
+    stages = "stages: [{}, {n_clusters: 20, cells_per_batch: 1, min_batch_size: 16}]"
+    (tmp_path / "r.yaml").write_text(SMALL.replace("stages: 2", stages))
+    code, _, complaint = overtone("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    assert code == 2
+    assert "no cell gives a batch of min_batch_size=16" in complaint
+    assert "cells by size: 2-3:" in complaint
+    assert "take fewer clusters, a smaller batch_size" in complaint
+
+
+def test_cells_that_are_left_out_are_counted_in_the_line_of_coverage(tmp_path: Path, overtone: Run) -> None:
+    stages = "stages: [{}, {n_clusters: 9, cells_per_batch: 1, min_batch_size: 7}]"
+    (tmp_path / "r.yaml").write_text(SMALL.replace("stages: 2", stages))
+    code, out, _ = overtone("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    assert code == 0
+    assert " samples never used" in out
+
+
+def test_a_size_that_no_memory_holds_is_refused_before_anything_is_read(
+    tmp_path: Path, overtone: Run
+) -> None:
+    write_pictures(tmp_path / "p", classes=False)
+    code, _, complaint = overtone("train", "--data", tmp_path / "p", "data.image_size=100000", *TRAIN)
+    assert (code, "image_size=100000: more than 89,478,485 pixels" in complaint) == (2, True)
+
+
+def test_what_ended_a_run_lies_in_its_folder_for_programs_until_it_goes_on(
+    tmp_path: Path, overtone: Run
+) -> None:
+    (tmp_path / "r.yaml").write_text(SMALL)
+    run = ("train", tmp_path / "r.yaml", "--out", tmp_path / "run", "stages=1")
+    code, _, complaint = overtone(*run, "method.name=simclr", "method.temperature=-1")
+    kept = json.loads((tmp_path / "run" / "error.json").read_text())
+    assert (kept["kind"], kept["exit_code"]) == ("RecipeError", code)
+    assert kept["message"] in complaint
+    assert kept["traceback"].startswith("Traceback")
+    assert overtone(*run)[0] == 0
+    assert not (tmp_path / "run" / "error.json").exists()
+
+
+def test_a_fault_of_ours_is_one_line_and_its_traceback_is_kept_or_shown_on_request(
+    tmp_path: Path, overtone: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("\x1b[31mname")
+
+    monkeypatch.setattr(multistage, "run", broken)
+    monkeypatch.setenv("OVERTONE_DEBUG", "")  # put back at the end
+    (tmp_path / "r.yaml").write_text(SMALL)
+    run = ("train", tmp_path / "r.yaml", "--out", tmp_path / "run")
+    code, _, complaint = overtone(*run)
+    assert code == 1
+    assert "KeyError: '\\x1b[31mname'. This should not happen" in complaint
+    assert len(complaint.splitlines()) == 1
+    assert "in broken" in json.loads((tmp_path / "run" / "error.json").read_text())["traceback"]
+    with pytest.raises(KeyError):
+        overtone("--debug", *run)

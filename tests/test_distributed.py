@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from overtone import distributed
 from overtone.contracts import Batch, Ids
-from overtone.encoders import Encoder
+from overtone.encoders import Encoder, TwoTowers, WordBag
 from overtone.errors import ProcessError
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
-from overtone.methods import SimCLR
+from overtone.methods import CLIP, SigLIP, SimCLR
 from overtone.objectives import IFM, HardNegatives, NTXent, nt_xent
 
 SAMPLES, CPU = 12, torch.device("cpu")
@@ -44,6 +44,18 @@ class Flat(Encoder):
         return found
 
 
+class Pixels(nn.Module):
+    """A linear image tower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 4)
+
+    def forward(self, batch: Batch) -> Tensor:
+        found: Tensor = self.layer(batch["image"])
+        return found
+
+
 OBJECTIVES: dict[str, Callable[[], object]] = {
     "nt_xent": lambda: NTXent(0.3),
     "ifm": lambda: IFM(0.3, 0.1),
@@ -60,6 +72,11 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     student = nn.Module()
     student.stages, student.projection = nn.ModuleList([Flat()]), nn.Linear(6, 3)
     student.forward = lambda batch: student.projection(student.stages[0](batch))  # type: ignore[operator, index]
+    torch.manual_seed(0)
+    yield "clip", CLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4).double())
+    torch.manual_seed(0)
+    yield "siglip", SigLIP(TwoTowers(Pixels(), WordBag(64, 4), width=4)).double()
+    torch.manual_seed(0)
     yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
 
 
@@ -67,7 +84,11 @@ def views(part: slice = slice(None)) -> list[Batch]:
     draw = torch.Generator().manual_seed(1)
     index = torch.arange(SAMPLES)
     ids = {"index": index, "cell": index % 3 // 2, "identity": torch.where(index == 7, 0, index)}
-    whole = [{**ids, "series": torch.randn(SAMPLES, 5, generator=draw).double()} for _ in range(2)]
+    whole: list[Batch] = [
+        {**ids, "series": torch.randn(SAMPLES, 5, generator=draw).double()} for _ in range(2)
+    ]
+    whole[0]["image"] = torch.randn(SAMPLES, 5, generator=draw).double()
+    whole[1]["text"] = [f"a picture of {i} dots" for i in range(SAMPLES)]
     return [{name: value[part] for name, value in view.items()} for view in whole]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,8 @@ def test_a_student_whose_training_broke_off_ends_as_one_whose_training_did_not(
     integrate(run, "distilled", epochs=2)
     whole = tiny.artifacts_of(integrated(run, "distilled"))
     shutil.rmtree(integrated(run, "distilled"))
-    monkeypatch.setattr(multistage, "Pace", partial(Pace, checkpoint_seconds=0.0, log_every=1))
+    often = {"checkpoint_seconds": 0.0, "log_every": 1}
+    monkeypatch.setattr(multistage, "Pace", lambda *given, **named: Pace(*given, **{**named, **often}))
     with pytest.raises(KeyboardInterrupt):
         integrate(run, "distilled", epochs=2, display=Breaks())
     assert [p.name for p in (integrated(run, "distilled") / "stage-0" / "checkpoints").iterdir()]

@@ -16,11 +16,11 @@ HOME = Path(overtone.__file__).parent
 LAYERS: list[set[str]] = [
     {
         "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "loading",
-        "progress", "loggers",
+        "progress", "loggers", "links", "npy", "failures", "roster", "text",
     },
     {
-        "objectives", "views", "datasets", "partition", "kmeans", "clustering", "sampling", "heads", "optim",
-        "checkpoints", "granularity", "identities", "stages",
+        "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
+        "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "gradients", "training"},

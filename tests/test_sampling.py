@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import itertools
+from copy import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from overtone import sampling
 from overtone.errors import RecipeError
 from overtone.partition import Partition
 from overtone.sampling import CellBatchSampler
@@ -123,6 +128,40 @@ def test_ranks_partition_the_global_batch(
 
 
 @quickly
+@given(packed_samplers(), st.integers(0, 5))
+def test_for_every_world_size_the_slices_of_the_ranks_are_the_global_batch(
+    alone: CellBatchSampler, epoch: int
+) -> None:
+    cells, size, (seed, _, stage) = alone.partition, alone.batch_size, alone._address
+    for world_size in (w for w in range(1, size + 1) if size % w == 0):
+        ranks = [
+            CellBatchSampler(cells, size, seed=seed, stage=stage, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        joined = np.concatenate([rank.batch(epoch, len(alone) - 1) for rank in ranks])
+        assert joined.tolist() == alone.batch(epoch, len(alone) - 1).tolist()
+
+
+@quickly
+@given(any_sampler, st.integers(0, 5))
+def test_mapped_cells_give_the_batches_of_cells_in_memory(sampler: CellBatchSampler, epoch: int) -> None:
+    mapped = copy(sampler)
+    with TemporaryDirectory() as folder:
+        mapped.partition = Partition.build(sampler.partition.pseudo_labels, Path(folder))
+        batches = epoch_of(mapped, epoch)
+    assert [b.tolist() for b in batches] == [b.tolist() for b in epoch_of(sampler, epoch)]
+    assert {b.dtype for b in batches} == {np.dtype(np.int64)}
+
+
+def test_a_seed_gives_the_batches_that_it_always_gave() -> None:
+    packed = CellBatchSampler(Partition(np.arange(40) % 13), 8, seed=3, stage=1)
+    assert packed.batch(2, 1).tolist() == [35, 1, 14, 27, 20, 33, 7, 39]
+    assert packed.batch(90_000, 3).tolist() == [12, 25, 38, 32, 19, 6, 8, 21]
+    single = CellBatchSampler(Partition(np.arange(40) % 4), 4, seed=3, stage=1, cells_per_batch=1)
+    assert single.batch(2, 1).tolist() == [19, 23, 31, 11]
+
+
+@quickly
 @given(any_sampler, st.integers(0, 40))
 def test_resuming_at_any_step_continues_as_the_run_would_have(sampler: CellBatchSampler, step: int) -> None:
     epoch, position = divmod(step, len(sampler))
@@ -132,9 +171,10 @@ def test_resuming_at_any_step_continues_as_the_run_would_have(sampler: CellBatch
 
 
 @quickly
-@given(any_sampler)
-def test_coverage_equals_a_count_over_the_batches(sampler: CellBatchSampler) -> None:
-    cells, coverage = sampler.partition, sampler.coverage(epoch=1)
+@given(any_sampler, st.sampled_from([1, 3, 100]))
+def test_coverage_equals_a_count_over_the_batches(sampler: CellBatchSampler, block: int) -> None:
+    with patch.object(sampling, "_BLOCK", block):
+        cells, coverage = sampler.partition, sampler.coverage(epoch=1)
     batches = epoch_of(sampler, 1)
     inside = np.array([np.bincount(cells.pseudo_labels[b], minlength=cells.n_cells) for b in batches])
     negatives = np.sort([inside[i, cells.pseudo_labels[s]] - 1 for i, b in enumerate(batches) for s in b])
@@ -181,6 +221,12 @@ def test_iterating_does_not_move_the_step() -> None:
     sampler.seek(10)
     assert list(sampler) == list(sampler)
     assert sampler.step == 10
+
+
+def test_trainers_that_set_the_epoch_of_a_batch_samplers_sampler_reach_it() -> None:
+    sampler = CellBatchSampler(cells_of([5] * 6), 4)
+    sampler.sampler.set_epoch(3)
+    assert sampler.state_dict() == {"step": 3 * len(sampler)}
 
 
 def test_set_epoch_runs_the_whole_epoch() -> None:

@@ -45,14 +45,14 @@ def artifacts_of(folder: Path) -> dict[str, bytes]:
 
 _INTERRUPTED = """
 import os, sys
-from functools import partial
 from pathlib import Path
 import tiny
 from overtone import multistage
+from overtone.training import Pace
 from overtone.errors import OvertoneError
 
 folder, number, stage, at, workers = Path(sys.argv[1]), *map(int, sys.argv[2:])
-multistage.Pace = partial(multistage.Pace, checkpoint_seconds=0.0, log_every=1)
+multistage.Pace = lambda *given, **named: Pace(*given, **{**named, "checkpoint_seconds": 0.0, "log_every": 1})
 
 class Sends:
     def advance(self, task, done, total, note=""):
@@ -71,5 +71,6 @@ def interrupted(folder: Path, signal: int, *, stage: int, step: int, num_workers
     """Starts the run in a process of its own that sends itself a signal at a step; gives its exit code."""
     arguments = [str(n) for n in (folder, int(signal), stage, step, num_workers)]
     command = [sys.executable, "-c", _INTERRUPTED, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    here = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "PYTHONPATH": here}
     return subprocess.run(command, env=environment, check=False).returncode

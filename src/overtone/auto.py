@@ -15,7 +15,7 @@ from PIL import Image
 from overtone import rng
 from overtone.contracts import Address
 from overtone.datasets import Source, arrays, open_source
-from overtone.datasets.decoding import FORMATS
+from overtone.datasets.decoding import FORMATS, Framing
 from overtone.errors import DataError
 from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
@@ -59,7 +59,7 @@ def recipe_for(
         DataError: Nothing there can be read, or there are too few images.
         RecipeError: An override is wrong.
     """
-    source = open_source(data)
+    source = open_source(data, follow_links="data.follow_links=true" in overrides)
     count = len(source.ids)
     if count < FEWEST:
         raise DataError(f"{data}: {count} images; expected at least {FEWEST} to learn what tells them apart.")
@@ -107,7 +107,7 @@ def _epochs(recipe: Recipe, seeds: int, baselines: bool) -> float:
 def _working_size(source: Source) -> int:
     """The largest of a few sizes that does not enlarge a typical picture."""
     chosen = rng.numpy_generator(0, "sizes").choice(len(source.ids), min(64, len(source.ids)), replace=False)
-    sides = [side for row in chosen if (side := _shorter_side(source.read(int(row)))) is not None]
+    sides = [side for row in chosen if (side := _shorter_side(source, int(row))) is not None]
     if not sides:
         raise DataError(
             f"{source.name}: none of {len(chosen)} images looked at can be read as {', '.join(FORMATS)}."
@@ -116,17 +116,17 @@ def _working_size(source: Source) -> int:
     return max((size for size in SIZES if size <= typical), default=SIZES[0])
 
 
-def _shorter_side(content: Any) -> int | None:
+def _shorter_side(source: Source, row: int) -> int | None:
     """From the header alone; None for what is no picture, which the reading pass will name."""
-    if isinstance(content, np.ndarray):
-        return int(min(content.shape[-2:]))
     try:
+        content = source.read(row)
+        if isinstance(content, np.ndarray):
+            return int(min(content.shape[-2:]))
         with (
             Image.open(BytesIO(content), formats=FORMATS) if isinstance(content, bytes) else content as image
         ):
-            width, height = image.size
-            return int(min(width, height))
-    except (OSError, Image.DecompressionBombError):
+            return min(image.size)
+    except Exception:  # as in the reading pass: a damaged file raises anything
         return None
 
 
@@ -141,7 +141,7 @@ def _fastest(recipe: Recipe, channels: int) -> tuple[str, float]:
 def _speed(recipe: Recipe, channels: int, precision: str) -> float:
     device, size = torch.device(device_name(recipe.device)), recipe.data.get("image_size")
     batch_size = recipe.stage_specs()[0].batch_size
-    height, width = (size, size) if isinstance(size, int) else size or (SIZES[-1], SIZES[-1])
+    height, width = Framing.of(size, channels, "crop").image_size or (SIZES[-1], SIZES[-1])
     pixels = rng.numpy_generator(0, "calibration").integers(
         0, 256, (batch_size, height, width, channels), dtype=np.uint8
     )

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from overtone.errors import OvertoneError
 
+_DEBUG = "OVERTONE_DEBUG"  # also of the processes that a command starts
+
 if TYPE_CHECKING:
     from overtone.contracts import Dataset
     from overtone.integration import JointEncoder
@@ -34,6 +36,12 @@ Seeds = Annotated[int, typer.Option(min=1, help="How many times to run everythin
 Baselines = Annotated[
     bool,
     typer.Option("--baselines/--no-baselines", help="Also train what the same cost buys without stages."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Import the code that the run's recipe names; it may have come from elsewhere."
+    ),
 ]
 Jobs = Annotated[
     int | None,
@@ -101,11 +109,12 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     jobs: Jobs = None,
+    trust: Trust = False,
 ) -> None:
     """Continue a run after any interruption; a finished one is only checked."""
     from overtone.study import Study
 
-    _finish(Study.load(run), jobs)
+    _finish(Study.load(run, trust=trust), jobs)
 
 
 @app.command()
@@ -117,6 +126,7 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="With --data FOLDER: a CSV with file_name and a column an attribute.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Print the table attribute x stage of a run, or read other labelled data with its encoders."""
     from overtone.errors import RecipeError
@@ -128,7 +138,7 @@ def evaluate(
 
     if labels is not None and data is None:
         raise RecipeError(f"--labels {labels}: goes with --data FOLDER, whose images it names.")
-    study = Study.load(run)
+    study = Study.load(run, trust=trust)
     with _bars() as display, logging_to(display):
         if data is None:
             results = evaluate_study(study)
@@ -148,6 +158,7 @@ def embed(
         str, typer.Option(help="Which encoder of all stages; see `overtone integrate`.")
     ] = "concatenated",
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 512,
+    trust: Trust = False,
 ) -> None:
     """Embed data with the encoder of a run: one row a sample, in the order of the ids."""
     from overtone.embedding import embed as embed_dataset
@@ -160,7 +171,7 @@ def embed(
 
     if out.suffix not in (".npy", ".parquet") or not out.parent.is_dir():
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.npy or *.parquet.")
-    study = Study.load(run)
+    study = Study.load(run, trust=trust)
     encoder = load_integrated(study.home(0), method, own_module(study.recipe))
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
@@ -188,6 +199,7 @@ def integrate(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of distilled; default: twice those of all stages.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Make one encoder of all stages, and print the table with it beside them."""
     from overtone.integrating import integrate as integrate_run
@@ -196,22 +208,28 @@ def integrate(
     from overtone.results import evaluate_study
     from overtone.study import Study
 
-    study, given = Study.load(run), _numbers(weights)
+    study, given = Study.load(run, trust=trust), _numbers(weights)
     with _bars() as display, logging_to(display):
-        made = integrate_run(run, method, dim=dim, weights=given, epochs=epochs, display=display)
+        options: dict[str, Any] = {"dim": dim, "weights": given, "epochs": epochs}
+        made = integrate_run(run, method, **options, trust=trust, display=display)
         results = evaluate_study(study)
     _show(study.folder, results, written=True)
     _line(f"overtone.load({str(integrated(study.home(0), method))!r}) gives {made.dim} values a sample.")
 
 
 @app.callback(invoke_without_command=True)
-def version(
-    show: Annotated[
+def options(
+    version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Before a command: show the traceback of an error.")
     ] = False,
 ) -> None:
     """Overtone."""
-    if show:
+    if debug:
+        os.environ[_DEBUG] = "1"
+    if version:
         from overtone import __version__
 
         print(f"overtone {__version__}")
@@ -226,14 +244,20 @@ def main() -> None:
     sys.path.append(os.getcwd())  # where a recipe's package.module:Class is looked for last
     try:
         app(standalone_mode=True)
-    except OvertoneError as error:
-        if os.environ.get("OVERTONE_DEBUG"):
+    except Exception as error:
+        if os.environ.get(_DEBUG):
             raise
         from overtone.progress import plain
 
-        message = Text("overtone: ", style="bold red") + Text(plain(str(error)))
+        text, exit_code = str(error), getattr(error, "exit_code", 1)
+        if not isinstance(error, OvertoneError):
+            text = (
+                f"{type(error).__name__}: {error}. This should not happen: it is a fault of Overtone, or of "
+                "code of yours that it called. `overtone --debug ...` shows where."
+            )
+        message = Text("overtone: ", style="bold red") + Text(plain(text))
         Console(stderr=True).print(message, soft_wrap=True)
-        sys.exit(error.exit_code)
+        sys.exit(exit_code)
 
 
 def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: int | None) -> None:
@@ -250,18 +274,19 @@ def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: 
 def _finish(study: Study, jobs: int | None) -> None:
     from contextlib import ExitStack
 
-    from overtone import artifacts, distributed
+    from overtone import distributed, failures
     from overtone.progress import Silent, logging_to
     from overtone.results import evaluate_study
-    from overtone.study import carry_out
+    from overtone.study import carry_out, working_in
 
     all_jobs = study.jobs()
     with distributed.joined(), ExitStack() as stack:
-        stack.enter_context(distributed.by_first(lambda: artifacts.locked(study.folder, "study.lock")))
+        stack.enter_context(distributed.by_first(lambda: working_in(study.folder)))
         display = stack.enter_context(_bars()) if distributed.is_first() else Silent()
         with distributed.together():
             if distributed.is_first():
                 study.save()
+        stack.enter_context(distributed.by_first(lambda: failures.kept(study.folder)))
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
         with distributed.together():
             if not distributed.is_first():

@@ -20,6 +20,7 @@ from overtone.contracts import Batch, Dataset
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.loading import chunks, loaded
 from overtone.rng import generator
+from overtone.skipping import noted
 
 _ROWS = 2**16  # copied at a time
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
@@ -74,7 +75,8 @@ def embed(
         loaded(dataset, order, num_workers=num_workers, generator=draws) as batches,
         evaluating(encoder),
     ):
-        rows = _rows(encoder.to(device), batches, torch.device(device), _AUTOCAST[precision])
+        read = noted(batches, dataset)
+        rows = _rows(encoder.to(device), read, torch.device(device), _AUTOCAST[precision])
         if out is None:
             return _filled(_array, rows, dataset, progress)
         return _file(out, lambda beside: _filled(partial(_memory_map, beside), rows, dataset, progress))
@@ -178,6 +180,7 @@ def _check_finite(rows: NDArray[np.float32], ids: Sequence[str]) -> None:
 
 def _file(out: Path, fill: Callable[[Path], object]) -> NDArray[np.float32]:
     beside = out.with_name(f".{out.name}.writing")
+    beside.unlink(missing_ok=True)  # it might be a link
     try:
         fill(beside)
         with disk_errors(out):

@@ -17,6 +17,7 @@ from overtone.contracts import Batch, Dataset
 from overtone.embedding import evaluating, to_device
 from overtone.errors import RecipeError
 from overtone.loading import chunks, loaded
+from overtone.skipping import noted
 from overtone.views.erasing import Units, bank_of, present
 from overtone.views.pixels import unit_floats
 
@@ -71,7 +72,7 @@ def saliency(
         loaded(dataset, order, num_workers=num_workers, generator=draws) as batches,
         evaluating(encoder.to(device)),
     ):
-        for batch in batches:
+        for batch in noted(batches, dataset):
             batch = to_device(batch, device)
             moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import artifacts, datasets, distributed, multistage, rng
+from overtone import datasets, distributed, failures, multistage, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
@@ -23,8 +23,9 @@ from overtone.integration import JointEncoder, load
 from overtone.progress import Bars, Silent, logging_to
 from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
+from overtone.roster import require_same
 from overtone.run_folder import Parts
-from overtone.study import Study
+from overtone.study import Study, working_in
 
 
 def fit(
@@ -102,14 +103,16 @@ def fit(
     shown = progress and os.environ.get("RANK", "0") == "0"
     with (
         distributed.joined(),
-        distributed.by_first(lambda: artifacts.locked(folder, "study.lock")),
+        distributed.by_first(lambda: working_in(folder)),
         Bars(Console(file=sys.stderr)) if shown else nullcontext(Silent()) as display,
         logging_to(display) if shown else nullcontext(),
     ):
         with distributed.together():
             if distributed.is_first():
                 Study(recipe, folder).save()
-        multistage.run(parts, folder, display)
+                require_same(data, folder)
+        with distributed.by_first(lambda: failures.kept(folder)):
+            multistage.run(parts, folder, display)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 
 

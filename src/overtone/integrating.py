@@ -27,7 +27,7 @@ from overtone.progress import Display
 from overtone.recipe import Recipe, build_parts, open_data, own_module
 from overtone.recipe.components import GIVEN
 from overtone.run_folder import Parts, embeddings_of, load_stage, stage_folder
-from overtone.study import PLAIN, Study, threads
+from overtone.study import PLAIN, Study, threads, working_in
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ def integrate(
     dim: int | None = None,
     weights: Sequence[float] | None = None,
     epochs: int | None = None,
+    trust: bool = False,
     display: Display | None = None,
 ) -> JointEncoder:
     """Makes one encoder of the stages of a finished run, in `run/integrated/METHOD`, and returns it.
@@ -68,10 +69,11 @@ def integrate(
         weights: Of "weighted", one a stage. A linear probe is blind to them, and none found without labels
             was better than equal ones, so there is no default.
         epochs: Of "distilled"; by default twice as many as all stages together.
+        trust: Import the code that the run's recipe names, if it does; the folder may come from elsewhere.
         display: Shows how far the training is.
 
     Raises:
-        RecipeError: The method is unknown or a value cannot be.
+        RecipeError: The method is unknown, a value cannot be, or the recipe names code.
         RunError: The run is not finished, or the student in the folder was trained otherwise.
 
     >>> integrate("run", "averaged")
@@ -79,9 +81,9 @@ def integrate(
     overtone.errors.RecipeError: method: 'averaged' is unknown; expected one of concatenated, weighted, ...
     """
     _check(method, dim=dim, weights=weights, epochs=epochs)
-    study = Study.load(Path(run))
+    study = Study.load(Path(run), trust=trust)
     module = own_module(study.recipe)
-    with artifacts.locked(study.folder, "study.lock"):
+    with working_in(study.folder):
         for home, recipe in study.main_runs():
             joint = load(home, encoder=module)
             if method == "distilled":

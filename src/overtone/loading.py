@@ -87,8 +87,9 @@ def _in_words(error: Exception, workers: Sequence[BaseProcess]) -> OvertoneError
     """What a worker raised without the way it took, its death, or its silence; None for any other error."""
     text = str(error)
     if isinstance(error, OvertoneError):
-        own = text.rpartition(f"{type(error).__name__}: ")[2].strip()
-        return type(error)(own) if text.startswith("Caught ") else None
+        kind = type(error)
+        own = text.rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+        return kind(own) if text.startswith("Caught ") else None
     if isinstance(error, RuntimeError) != text.startswith("DataLoader"):
         return None
     if "timed out" in text:

@@ -31,6 +31,7 @@ from overtone.optim import build_optimizer
 from overtone.progress import Display, Silent
 from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
+from overtone.skipping import Replacing
 from overtone.stages import StageSpec
 from overtone.training import Material, Pace, train
 
@@ -46,6 +47,7 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
         OvertoneError: Whatever went wrong; what was complete stays, and calling again continues.
     """
     display = display or Silent()
+    parts = dataclasses.replace(parts, dataset=Replacing(parts.dataset, folder))
     with (
         distributed.joined(),
         distributed.by_first(lambda: artifacts.locked(folder)),
@@ -69,7 +71,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
         "data": parts.dataset.fingerprint,
         "seed": str(parts.seed),
         "precision": parts.precision,
-        "partition": hashlib.sha256(levers.partition.pseudo_labels.tobytes()).hexdigest(),
+        "partition": levers.partition.digest(),
         "identities": hashlib.sha256(levers.identities.tobytes()).hexdigest(),
         "erasing": levers.erasing,
         **parts.made_of,
@@ -130,6 +132,7 @@ def _train(
     pace = Pace(
         spec.epochs,
         spec.warmup_epochs,
+        spec.schedule,
         parts.precision,
         spec.micro_batch_size,
         parts.num_workers,

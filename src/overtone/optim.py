@@ -56,8 +56,8 @@ def build_optimizer(
     raise RecipeError(f"optimizer: {name!r} is not known; choose one of {', '.join(OPTIMIZERS)}.")
 
 
-def rate(step: int, *, total: int, warmup: int) -> float:
-    """The share of the peak learning rate at a step: linear warm-up, then half a cosine to zero.
+def rate(step: int, *, total: int, warmup: int, schedule: str = "cosine") -> float:
+    """The share of the peak learning rate at a step: linear warm-up, then half a cosine to zero, or constant.
 
     >>> [round(rate(s, total=4, warmup=0), 3) for s in range(4)]
     [1.0, 0.854, 0.5, 0.146]
@@ -66,4 +66,6 @@ def rate(step: int, *, total: int, warmup: int) -> float:
     """
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from overtone import cell_files
 from overtone.errors import DataError
-
-_FILE = "pseudo_labels.npy"
 
 
 class PartitionSummary(NamedTuple):
@@ -37,6 +37,8 @@ class PartitionSummary(NamedTuple):
 
 class Partition:
     """Samples grouped into cells, stored as compressed rows: cell c is `order[offsets[c]:offsets[c + 1]]`.
+
+    All in memory when made from labels; `load` and `build` map files instead, int32 where that is enough.
 
     Attributes:
         pseudo_labels: (N,) int64, the cell of each sample, in range(n_cells) without gaps.
@@ -59,14 +61,44 @@ class Partition:
 
     def __init__(self, pseudo_labels: NDArray[np.integer[Any]]) -> None:
         labels = _checked(pseudo_labels, "pseudo_labels")
-        self.order: NDArray[np.int64] = np.argsort(labels, kind="stable")
-        ascending = labels[self.order]
+        order = np.argsort(labels, kind="stable")
+        ascending = labels[order]
         begins = np.flatnonzero(ascending[1:] != ascending[:-1]) + 1
-        self.offsets: NDArray[np.int64] = np.concatenate(([0], begins, [len(labels)])).astype(np.int64)
-        self.sizes: NDArray[np.int64] = np.diff(self.offsets)
-        self.n_cells = len(self.sizes)
-        self.pseudo_labels: NDArray[np.int64] = np.empty(len(labels), np.int64)
-        self.pseudo_labels[self.order] = np.repeat(np.arange(self.n_cells), self.sizes)
+        offsets = np.concatenate(([0], begins, [len(labels)])).astype(np.int64)
+        compact = np.empty(len(labels), np.int64)
+        compact[order] = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        self._hold(compact, order, offsets)
+
+    def _hold(
+        self, pseudo_labels: NDArray[np.int64], order: NDArray[np.int64] | None, offsets: NDArray[np.int64]
+    ) -> Partition:
+        self.pseudo_labels, self._order, self.offsets = pseudo_labels, order, offsets
+        self.n_cells = len(offsets) - 1
+        return self
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        return np.arange(len(self)) if self._order is None else self._order
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples at these places of `order`.
+
+        Raises:
+            DataError: A mapped file holds an id that is no sample's: it is damaged.
+        """
+        if self._order is None:
+            return places
+        samples = self._order[places].astype(np.int64, copy=False)
+        if samples.size and not 0 <= samples.min() <= samples.max() < len(self):
+            raise DataError(
+                f"order holds sample {samples.min() if samples.min() < 0 else samples.max()}, expected 0 to"
+                f" {len(self) - 1}: the file is damaged; build the cells again"
+            )
+        return samples
 
     def __len__(self) -> int:
         return len(self.pseudo_labels)
@@ -76,8 +108,31 @@ class Partition:
 
     @classmethod
     def whole(cls, n: int) -> Partition:
-        """One cell of `n` samples: what stage 0 trains on."""
-        return cls(np.zeros(n, np.int64))
+        """One cell of `n` samples: what stage 0 trains on. It takes no memory, however many they are."""
+        labels = np.broadcast_to(np.int64(0), n)
+        cell_files.require_vector(labels.dtype, labels.shape, "whole")
+        return cls.__new__(cls)._hold(labels, None, np.array([0, n]))
+
+    @classmethod
+    def build(cls, labels: NDArray[np.integer[Any]] | Path, folder: Path) -> Partition:
+        """The same cells as `Partition(labels)`, made in files for which memory need not suffice, and mapped.
+
+        Takes memory for the cells and for some millions of samples, and three passes over the labels.
+
+        Args:
+            labels: (N,) integers >= 0 of any type, such as a memory map, or the .npy file that holds them.
+            folder: Where the files go: 8 bytes a sample, and 4 a cell; twice that beyond 2**31.
+
+        Raises:
+            DataError: The labels are not a vector of integers >= 0.
+            DiskError: The disk is full.
+
+        >>> import tempfile
+        >>> Partition.build(np.array([9, 4, 9], np.uint8), Path(tempfile.mkdtemp())).order
+        array([1, 0, 2], dtype=int32)
+        """
+        cell_files.sort(labels, folder)
+        return cls.load(folder)
 
     @classmethod
     def intersect(cls, cluster_labels: Sequence[NDArray[np.integer[Any]]]) -> Partition:
@@ -123,29 +178,34 @@ class Partition:
         return Partition(group[self.pseudo_labels]).merged(floor)
 
     def save(self, folder: Path) -> None:
-        """Writes the labels into `folder`; the rest follows from them."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / _FILE, self.pseudo_labels, allow_pickle=False)
+        """Writes labels, order and offsets into `folder`."""
+        cell_files.save(cell_files.Rows(self.pseudo_labels, self.order, self.offsets), folder)
 
     @classmethod
     def load(cls, folder: Path, n_samples: int | None = None) -> Partition:
-        """Reads what `save` wrote.
+        """Maps what `save` or `build` wrote; sorts labels that lie there alone.
 
         Args:
-            folder: The folder given to `save`.
+            folder: The folder given to `save` or `build`.
             n_samples: The length of the dataset that the cells must belong to.
 
         Raises:
-            DataError: The file is missing, damaged, not labels, or of another length.
+            DataError: A file is missing, damaged, not labels, or of another length.
         """
-        file = folder / _FILE
-        try:  # Mapped, so that a header which promises more than the file holds allocates nothing.
-            labels = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{file}: cannot be read as labels ({error}); build the cells again") from error
+        rows = cell_files.load(folder)
+        labels = rows.pseudo_labels if isinstance(rows, cell_files.Rows) else rows
         if n_samples is not None:
-            _check_length(len(labels) if labels.ndim else 0, n_samples, str(file), "the dataset")
-        return cls(_checked(labels, str(file)))
+            _check_length(len(labels), n_samples, str(folder), "the dataset")
+        if isinstance(rows, cell_files.Rows):
+            return cls.__new__(cls)._hold(*rows)
+        return cls(_checked(labels, str(folder)))
+
+    def digest(self) -> str:
+        """The SHA-256 of the labels as int64, whatever type they are kept in: equal cells, equal digest."""
+        total = hashlib.sha256()
+        for _, labels in cell_files.chunks(self.pseudo_labels):
+            total.update(labels.astype("<i8").tobytes())
+        return total.hexdigest()
 
     def describe(self) -> PartitionSummary:
         """The number of cells and their sizes, for a line of a report."""
@@ -193,10 +253,7 @@ def _join(
 
 def _checked(labels: NDArray[np.integer[Any]], name: str) -> NDArray[np.integer[Any]]:
     labels = np.asarray(labels)
-    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{name}: {labels.dtype} of shape {labels.shape}, expected a vector of integers, a label a sample"
-        )
+    cell_files.require_vector(labels.dtype, labels.shape, name)
     if labels.min() < 0:
         n_negative, first = int((labels < 0).sum()), int(np.argmax(labels < 0))
         raise DataError(

@@ -31,6 +31,7 @@ from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, kept, markdown_table, table_records, verdict
 from overtone.run_folder import embeddings_of, stage_folder
 from overtone.study import Study, baseline_folder
+from overtone.text import utf8
 
 logger = logging.getLogger(__name__)
 
@@ -168,10 +169,11 @@ def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in ids]
+    names = list(map(utf8, ids))
     values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
     beside = path.with_name(f".{path.name}.writing")
     with artifacts.disk_errors(path):
+        beside.unlink(missing_ok=True)  # it might be a link
         pq.write_table(pa.table({"id": pa.array(names), "embedding": values}), beside)
         beside.replace(path)
 

@@ -23,7 +23,9 @@ from torch import Tensor
 Key: TypeAlias = int | str
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ROUNDS = np.arange(6, dtype=np.uint64) * _GOLDEN
+_ROUNDS = tuple(np.arange(6, dtype=np.uint64) * _GOLDEN)
+_THIRTY, _TWENTY_SEVEN, _THIRTY_ONE = np.uint64(30), np.uint64(27), np.uint64(31)
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def derive(seed: int, *address: Key) -> int:
@@ -122,8 +124,8 @@ def permuted(
     key_of = np.broadcast_to(np.asarray(key, dtype=np.uint64), position.shape)
     _, bits = np.frexp(np.maximum(sizes, 2).astype(np.float64) - 1)
     half = ((bits + 1) // 2).astype(np.uint64)
-    result = position.astype(np.uint64)
-    walking = np.arange(len(position))
+    result = _feistel(position.astype(np.uint64), half, key_of)
+    walking = np.flatnonzero(result >= sizes)
     while len(walking):
         step = _feistel(result[walking], half[walking], key_of[walking])
         result[walking] = step
@@ -137,14 +139,18 @@ def _feistel(
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = value >> half, value & mask
     for turn in _ROUNDS:
-        left, right = right, left ^ (_mixed(right + key + turn) & mask)
+        mixed = _mixed(right + key + turn)
+        mixed &= mask
+        mixed ^= left
+        left, right = right, mixed
     return (left << half) | right
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014)."""
-    with np.errstate(over="ignore"):
-        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = value ^ (value >> np.uint64(31))
-    return mixed
+    """The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014); one to one, and in place."""
+    value ^= value >> _THIRTY
+    value *= _FIRST
+    value ^= value >> _TWENTY_SEVEN
+    value *= _SECOND
+    value ^= value >> _THIRTY_ONE
+    return value

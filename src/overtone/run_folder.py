@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import nn
 from overtone import artifacts, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, load_encoder
+from overtone.errors import RunError
 from overtone.identities import Duplicates
+from overtone.npy import mapped
 from overtone.stages import StageSpec
 
 
@@ -78,10 +81,22 @@ def stage_folder(folder: Path, stage: int) -> Path:
 
 def embeddings_of(folder: Path, stage: int, of: str = "train") -> NDArray[np.float32]:
     """The embeddings (N, D) that a stage left behind, memory-mapped."""
-    embeddings: NDArray[np.float32] = np.load(
-        stage_folder(folder, stage) / "embeddings" / f"{of}.npy", mmap_mode="r", allow_pickle=False
-    )
-    return embeddings
+    return array_in(stage_folder(folder, stage) / "embeddings" / f"{of}.npy", 2)
+
+
+def array_in(path: Path, n_axes: int) -> NDArray[Any]:
+    """An array that a run left behind, memory-mapped.
+
+    Raises:
+        RunError: It is missing, damaged, or of another number of axes.
+    """
+    try:
+        array = mapped(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); remove its folder to make it again.") from error
+    if array.ndim != n_axes or array.dtype.kind not in "biuf":
+        raise RunError(f"{path}: {array.dtype} of shape {array.shape}, expected numbers on {n_axes} axes.")
+    return array
 
 
 def reusable(place: Path, inputs: dict[str, str]) -> bool:

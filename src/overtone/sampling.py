@@ -2,7 +2,8 @@
 
 The cells of an epoch lie on one tape in a keyed order, and so do the samples in each cell. The tape is a
 ring, rolled by a seeded offset and cut into global batches, of which rank r takes the r-th slice. Nothing of
-the size of the dataset is shuffled: a batch costs O(batch_size log n_cells) wherever in a run it lies.
+the size of the dataset is shuffled or held: an epoch costs a sort of its cells, once, and a rank's slice of a
+batch O(length log n_cells), wherever in a run it lies.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone import rng
+from overtone.cell_files import narrow
 from overtone.errors import RecipeError
 from overtone.partition import Partition
 
 Ints = NDArray[np.int64]
+
+_BLOCK = 1 << 20  # cells looked at together
 
 
 class Coverage(NamedTuple):
@@ -68,7 +72,7 @@ class Coverage(NamedTuple):
 
 
 class _Tape(NamedTuple):
-    cells: Ints  # (C,) the cells in the order of this epoch
+    cells: Ints  # (C,) the cells in the order of this epoch; int32 where that is enough
     offsets: Ints  # (C + 1,) where each begins
     roll: int  # where the first batch begins
 
@@ -153,14 +157,18 @@ class CellBatchSampler:
             raise RecipeError(f"batch {position} of epoch {epoch}: epochs have batches 0 to {len(self) - 1}")
         visited = rng.permuted(np.array([position]), len(self), self._key("batches", epoch))[0]
         cell, place = self._packed(epoch, visited) if self._chunk_offsets is None else self._single(visited)
-        share = slice(*(len(place) // self.world_size * r for r in (self.rank, self.rank + 1)))
-        return self._samples(epoch, cell[share], place[share])
+        return self._samples(epoch, cell, place)
 
     def seek(self, step: int) -> None:
         """Sets the global step from which the next iteration runs."""
         if step < 0:
             raise RecipeError(f"step={step}: expected >= 0")
         self.step = step
+
+    @property
+    def sampler(self) -> CellBatchSampler:
+        """Itself: Lightning and accelerate look here for `set_epoch`, or every epoch would be the first."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration runs through the whole of `epoch`."""
@@ -176,19 +184,24 @@ class CellBatchSampler:
 
     def coverage(self, epoch: int = 0) -> Coverage:
         """Counts, without drawing a sample, what the batches of an epoch hold; O(n_cells + batches)."""
-        cell, length = self._packed_pieces(epoch) if self._chunk_offsets is None else self._single_pieces()
         sizes = self.partition.sizes
-        whole = np.unique(cell[length == sizes[cell]])
+        counts = np.arange(self.batch_size + 1)
+        pieces = np.zeros_like(counts)  # pairs of a batch and a cell of which it holds so many samples
+        touched, whole = 0, 0
+        for slot, length, size_of in self._pieces(epoch):
+            pieces += np.bincount(length, minlength=len(pieces))
+            touched += int(np.count_nonzero(np.bincount(slot)))
+            whole += int(np.count_nonzero(length == size_of[slot]))
         never = 0 if self._chunk_offsets is None else int(sizes[np.diff(self._chunk_offsets) == 0].sum())
         return Coverage(
             batches=len(self),
             samples=len(self.partition),
-            samples_used=int(length.sum()),
+            samples_used=int((pieces * counts).sum()),
             samples_never_used=never,
             cells=self.partition.n_cells,
-            cells_cut=len(np.unique(cell)) - len(whole),
-            cells_per_batch=len(cell) / len(self),
-            negatives=_negatives(length),
+            cells_cut=touched - whole,
+            cells_per_batch=int(pieces.sum()) / len(self),
+            negatives=_negatives(pieces * counts),
             cell_sizes=(int(sizes.min()), int(sizes.max())),
         )
 
@@ -197,62 +210,82 @@ class CellBatchSampler:
 
     def _samples(self, epoch: int, cell: Ints, place: Ints) -> Ints:
         """The samples at these places of the keyed order inside their cells."""
-        cells = self.partition
+        begin, end = self.partition.offsets[cell], self.partition.offsets[cell + 1]
         keys = rng.keys(cell, *self._address, epoch, "inside")
-        samples: Ints = cells.order[cells.offsets[cell] + rng.permuted(place, cells.sizes[cell], keys)]
-        return samples
+        return self.partition.at(begin + rng.permuted(place, end - begin, keys))
 
     def _tape(self, epoch: int) -> _Tape:
         if self._latest_tape is None or self._latest_tape[0] != epoch:
-            keys = rng.keys(np.arange(self.partition.n_cells), *self._address, epoch, "cells")
-            cells = np.argsort(keys, kind="stable")
-            offsets = np.concatenate(([0], np.cumsum(self.partition.sizes[cells])))
+            cells = self._order_of_cells(epoch)
+            offsets = np.zeros(len(cells) + 1, np.int64)
+            np.cumsum(self.partition.sizes[cells], out=offsets[1:])
             roll = self._key("roll", epoch) % len(self.partition)
             self._latest_tape = (epoch, _Tape(cells, offsets, roll))
         return self._latest_tape[1]
 
+    def _order_of_cells(self, epoch: int) -> Ints:
+        n_cells = self.partition.n_cells
+        keys = np.empty(n_cells, np.uint64)
+        for first in range(0, n_cells, _BLOCK):
+            block = np.arange(first, min(first + _BLOCK, n_cells))
+            keys[block] = rng.keys(block, *self._address, epoch, "cells")
+        # No two keys are equal, so every way to sort them gives the same order: the fastest may.
+        return np.argsort(keys).astype(narrow(n_cells), copy=False)
+
     def _packed(self, epoch: int, visited: int) -> tuple[Ints, Ints]:
-        tape = self._tape(epoch)
-        spot = (tape.roll + visited * self.batch_size + np.arange(self.batch_size)) % len(self.partition)
+        tape, share = self._tape(epoch), self.batch_size // self.world_size
+        begin = tape.roll + visited * self.batch_size + self.rank * share
+        spot = (begin + np.arange(share)) % len(self.partition)
         slot = np.searchsorted(tape.offsets, spot, side="right") - 1
         return tape.cells[slot], spot - tape.offsets[slot]
 
-    def _packed_pieces(self, epoch: int) -> tuple[Ints, Ints]:
-        """(P,) cell and (P,) samples of it for each pair of a batch and a cell in it."""
+    def _pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints, Ints]]:
+        """Block after block of cells: (P,) which of them, and (P,) how many samples of it, for each pair of a
+        batch and a cell in it; and the size of each cell of the block.
+        """
+        return self._packed_pieces(epoch) if self._chunk_offsets is None else self._single_pieces()
+
+    def _packed_pieces(self, epoch: int) -> Iterator[tuple[Ints, Ints, Ints]]:
         tape, n = self._tape(epoch), len(self.partition)
-        cuts = (tape.roll + np.arange(len(self) + 1) * self.batch_size) % n
-        begins = np.unique(np.concatenate((tape.offsets[:-1], cuts)))
-        length = np.diff(np.append(begins, n))
-        batch = (begins - tape.roll) % n // self.batch_size
-        cell = tape.cells[np.searchsorted(tape.offsets, begins, side="right") - 1]
-        used = batch < len(self)
-        # A batch longer than the rest of the ring holds both ends of one cell: one piece, not two.
-        joint, inverse = np.unique(batch[used] * self.partition.n_cells + cell[used], return_inverse=True)
-        whole = np.bincount(inverse, weights=length[used]).astype(np.int64)
-        return joint % self.partition.n_cells, whole
+        cuts = np.sort((tape.roll + np.arange(len(self) + 1) * self.batch_size) % n)
+        for first in range(0, self.partition.n_cells, _BLOCK):
+            borders = tape.offsets[first : first + _BLOCK + 1]
+            inside = cuts[slice(*np.searchsorted(cuts, borders[[0, -1]]))]
+            begins = np.sort(np.concatenate((borders[:-1], inside)))
+            length = np.diff(begins, append=borders[-1])
+            batch = (begins - tape.roll) % n // self.batch_size
+            slot = np.searchsorted(borders, begins, side="right") - 1
+            used = (batch < len(self)) & (length > 0)
+            # A batch longer than the rest of the ring holds both ends of one cell: one piece, not two.
+            joint, inverse = np.unique(batch[used] * len(borders) + slot[used], return_inverse=True)
+            joined = np.bincount(inverse, weights=length[used]).astype(np.int64)
+            yield joint % len(borders), joined, np.diff(borders)
 
     def _single(self, visited: int) -> tuple[Ints, Ints]:
         assert self._chunk_offsets is not None
         cell = np.searchsorted(self._chunk_offsets, visited, side="right") - 1
         begin = (visited - self._chunk_offsets[cell]) * self.batch_size
-        length = min(self.batch_size, self.partition.sizes[cell] - begin) // self.world_size * self.world_size
-        return np.full(length, cell), begin + np.arange(length)
+        size = self.partition.offsets[cell + 1] - self.partition.offsets[cell]
+        share = min(self.batch_size, size - begin) // self.world_size
+        return np.full(share, cell), begin + self.rank * share + np.arange(share)
 
-    def _single_pieces(self) -> tuple[Ints, Ints]:
+    def _single_pieces(self) -> Iterator[tuple[Ints, Ints, Ints]]:
         assert self._chunk_offsets is not None
-        chunks = np.diff(self._chunk_offsets)
-        cell = np.repeat(np.arange(len(chunks)), chunks)
-        begin = (np.arange(len(cell)) - self._chunk_offsets[cell]) * self.batch_size
-        length = np.minimum(self.batch_size, self.partition.sizes[cell] - begin)
-        return cell, length // self.world_size * self.world_size
+        sizes = self.partition.sizes
+        for first in range(0, self.partition.n_cells, _BLOCK):
+            chunk_offsets = self._chunk_offsets[first : first + _BLOCK + 1]
+            slot = np.repeat(np.arange(len(chunk_offsets) - 1), np.diff(chunk_offsets))
+            begin = (chunk_offsets[0] + np.arange(len(slot)) - chunk_offsets[slot]) * self.batch_size
+            size_of = sizes[first : first + _BLOCK]
+            length = np.minimum(self.batch_size, size_of[slot] - begin)
+            yield slot, length // self.world_size * self.world_size, size_of
 
 
-def _negatives(length: Ints) -> tuple[int, int, int]:
-    """Least, median (lower) and most companions of a sample, over the samples of all pieces."""
-    ascending = np.sort(length)
-    samples = np.cumsum(ascending)
-    median = ascending[np.searchsorted(samples, (samples[-1] + 1) // 2)]
-    return int(ascending[0]) - 1, int(median) - 1, int(ascending[-1]) - 1
+def _negatives(samples: Ints) -> tuple[int, int, int]:
+    """Least, median (lower) and most companions of a sample; `samples[k]` of them lie in pieces of k."""
+    lengths, below = np.flatnonzero(samples), np.cumsum(samples)
+    median = np.searchsorted(below, (below[-1] + 1) // 2)
+    return int(lengths[0]) - 1, int(median) - 1, int(lengths[-1]) - 1
 
 
 def _chunk_offsets(sizes: Ints, batch_size: int, floor: int, world_size: int) -> Ints:

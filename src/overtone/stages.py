@@ -24,6 +24,7 @@ class StageSpec:
         lr: Peak learning rate.
         weight_decay: Of weights; norms and biases are not decayed.
         warmup_epochs: Length of the linear warm-up.
+        schedule: Of the learning rate after the warm-up: "cosine" to zero, or "constant".
         optimizer: "adamw" or "sgd".
         cells: What the cells of the stage are made from; see `overtone.clustering.next_partition`. "whole" is
             one cell, as in stage 0.
@@ -47,6 +48,7 @@ class StageSpec:
     lr: float = 2e-3
     weight_decay: float = 1e-2
     warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     cells: Literal["concat", "intersect", "nested", "last", "whole"] = "concat"
     n_clusters: int | None = None

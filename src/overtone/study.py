@@ -24,8 +24,10 @@ import torch
 
 from overtone import artifacts, distributed, interrupts, multistage, rng
 from overtone.errors import OvertoneError, RunError
+from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
 from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
+from overtone.roster import require_same
 
 PLAIN = {
     "n_clusters": None,
@@ -100,7 +102,8 @@ class Study(NamedTuple):
         place, text = self.folder / "recipe.yaml", to_yaml(self.recipe)
         artifacts.make_folder(self.folder)
         begun = place.exists() and any(place.is_dir() for place in self.folder.glob("**/stage-0/*"))
-        if begun and (changed := differences(read(place), self.recipe)):
+        own_code = [value for value in _fields(self.recipe.model_dump()).values() if isinstance(value, str)]
+        if begun and (changed := differences(read(place, trusted=own_code), self.recipe)):
             raise RunError(
                 f"{self.folder}: holds a run of another recipe: {changed}. Choose another folder with --out, "
                 f"or continue that run with `overtone resume {self.folder}`."
@@ -114,22 +117,28 @@ class Study(NamedTuple):
         artifacts.write_json(self.folder / "study.json", {"seeds": self.seeds, "baselines": self.baselines})
 
     @classmethod
-    def load(cls, folder: Path) -> Study:
+    def load(cls, folder: Path, *, trust: bool = False) -> Study:
         """The study that a folder holds.
 
+        Args:
+            folder: May have come from elsewhere, so
+            trust: only if this is True, code that its recipe names is imported.
+
         Raises:
-            RunError: It holds none.
+            RunError: It holds none, or links that lead out of it.
+            RecipeError: Its recipe names code.
         """
         for name in ("study.json", "recipe.yaml"):
             if not (folder / name).is_file():
                 raise RunError(
                     f"{folder}: holds no run (no {name}); give the folder that `overtone train` wrote."
                 )
-        return cls(read(folder / "recipe.yaml"), folder, **artifacts.read_json(folder / "study.json"))
+        refuse_links(folder)
+        recipe = read(folder / "recipe.yaml", trusted=None if trust else ())
+        return cls(resolved(recipe), folder, **_asked_for(folder))
 
     def _kept(self) -> dict[str, Any]:
-        kept: dict[str, Any] = artifacts.read_json(self.folder / "study.json")
-        return kept
+        return _asked_for(self.folder)
 
     def _jobs(self, seed: int) -> Iterator[Job]:
         name = f"seed {seed}" if self.seeds > 1 else ""
@@ -140,6 +149,41 @@ class Study(NamedTuple):
             for title, baseline in baselines(recipe).items():
                 place = baseline_folder(home, title)
                 yield Job(f"{name} {title}".strip(), baseline, place, quiet=True, cache=self.cache)
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Holds the lock of a study's folder, through which nothing outside can be written.
+
+    Raises:
+        RunError: Another process holds it, or a link leads out of the folder.
+    """
+    refuse_links(folder)
+    with artifacts.locked(folder, "study.lock"):
+        yield
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuses a folder in which writing might overwrite what lies elsewhere.
+
+    Raises:
+        RunError: A link leads out of it.
+    """
+    if outward := next(leaving(folder), None):
+        raise RunError(
+            f"{outward}: is a link that leads out of the run folder, to {os.path.realpath(outward)}; what is "
+            "written there would change files elsewhere. Put the file itself there, or remove the link."
+        )
+
+
+def _asked_for(folder: Path) -> dict[str, Any]:
+    place = folder / "study.json"
+    kept = artifacts.read_json(place)
+    if not isinstance(kept, dict) or kept.keys() != {"seeds", "baselines"}:
+        raise RunError(f"{place}: damaged: expected `seeds` and `baselines`.")
+    if type(kept["seeds"]) is not int or kept["seeds"] < 1 or type(kept["baselines"]) is not bool:
+        raise RunError(f"{place}: damaged: {kept}; expected a number of seeds from 1, and true or false.")
+    return kept
 
 
 def baselines(recipe: Recipe) -> dict[str, Recipe]:
@@ -207,8 +251,11 @@ def run_job(job: Job, display: Display) -> None:
         dataset, test = distributed.in_turn(opened)
         with distributed.together():
             interrupts.raise_if_requested()
+            parts = build_parts(job.recipe, dataset, test)
+            if distributed.is_first():
+                require_same(dataset, job.folder)
         with distributed.by_first(lambda: _timed(job.folder / "seconds.json")):
-            multistage.run(build_parts(job.recipe, dataset, test), job.folder, display)
+            multistage.run(parts, job.folder, display)
 
 
 @contextmanager

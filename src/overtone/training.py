@@ -22,6 +22,7 @@ from overtone.errors import NumericalError
 from overtone.gradients import gradients_of
 from overtone.loading import loaded
 from overtone.sampling import CellBatchSampler
+from overtone.skipping import noted
 
 Log = Callable[[dict[str, Any], Tensor], None]
 
@@ -32,6 +33,7 @@ class Pace:
 
     epochs: int
     warmup_epochs: float = 0.0
+    schedule: str = "cosine"
     precision: str = "fp32"
     micro_batch_size: int | None = None
     num_workers: int = 0
@@ -106,12 +108,14 @@ def train(
             (sampler.batch(*divmod(step, per_epoch)).tolist() for step in range(start, total)),
             generator=rng.generator(seed, "training", stage, "loader"),
             num_workers=pace.num_workers,
-        ) as batches,
+        ) as read,
     ):
+        batches = noted(read, material.dataset)
         for step in range(start, total):
-            rng.reseed(seed, "step", stage, step, distributed.rank())
             batch = next(batches)
-            share = optim.rate(step, total=total, warmup=round(pace.warmup_epochs * per_epoch))
+            rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
+            warmup = round(pace.warmup_epochs * per_epoch)
+            share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             made = material.views(
@@ -174,7 +178,7 @@ class Ledger:
     >>> with Ledger(home, stage=1) as ledger:
     ...     ledger(7, torch.tensor([4, 2]), 0.5)
     >>> print((home / "ledger-0.jsonl").read_text())
-    {"stage": 1, "step": 7, "samples": "3d3ed4bf8d9b09bd", "loss": "0x1.0000000000000p-1"}
+    {"stage": 1, "step": 7, "samples": "d4792ed91c5c6800", "loss": "0x1.0000000000000p-1"}
     <BLANKLINE>
     """
 

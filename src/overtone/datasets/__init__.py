@@ -1,6 +1,7 @@
 """Where samples come from. Every function here makes an `overtone.contracts.Dataset`."""
 
 from overtone.datasets.arrays import arrays
+from overtone.datasets.captioned import Captioned
 from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
@@ -14,6 +15,7 @@ from overtone.datasets.torch_dataset import torch_dataset
 from overtone.datasets.trifeature import trifeature
 
 __all__ = [
+    "Captioned",
     "ImageDataset",
     "Source",
     "Subset",

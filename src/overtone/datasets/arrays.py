@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.labels import labelled
 from overtone.datasets.reading import Reading, read_images
 from overtone.errors import DataError, RecipeError
+from overtone.npy import check_header, mapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -115,12 +117,8 @@ def _opened(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a .npy or .npz file")
     try:
-        if path.suffix == ".npy":
-            with path.open("rb") as file:
-                _check_header(file, path.stat().st_size, path.name)
-            return np.load(path, mmap_mode="r", allow_pickle=False), {}
-        return _unzipped(path)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        return (mapped(path), {}) if path.suffix == ".npy" else _unzipped(path)
+    except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npy or .npz file: {error}") from error
 
 
@@ -130,7 +128,7 @@ def _unzipped(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
             if member.file_size > available_memory():
                 raise DataError(f"{path}: {member.filename} unpacks to {member.file_size:,} bytes: too large")
             with archive.open(member) as file:
-                _check_header(file, member.file_size, f"{path.name}: {member.filename}")
+                check_header(file, member.file_size)
     with np.load(path, allow_pickle=False) as file:
         found = {key: file[key] for key in file.files}
     pictures = [key for key, array in found.items() if array.ndim >= 3]
@@ -139,23 +137,3 @@ def _unzipped(path: Path) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
         raise DataError(f"{path}: expected one array of images (3 or 4 axes), found {shapes or 'nothing'}")
     images = found.pop(pictures[0])
     return images, {key: array for key, array in found.items() if array.shape == (len(images),)}
-
-
-def _check_header(file: IO[bytes], n_bytes: int, name: str) -> None:
-    """Refuses objects, and headers that promise more than the file holds, before anything is allocated."""
-    readers: dict[tuple[int, int], Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise DataError(f"{name}: .npy version {version}; expected 1.0 or 2.0")
-    shape, _, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise DataError(f"{name}: holds Python objects, which are never loaded; save numbers")
-    promised = dtype.itemsize * int(np.prod(shape, dtype=object))
-    if promised != n_bytes - file.tell():
-        raise DataError(
-            f"{name}: the header says {shape} {dtype}, {promised:,} bytes, "
-            f"but {n_bytes - file.tell():,} follow; the file is damaged"
-        )

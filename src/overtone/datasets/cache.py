@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.errors import DataError, DiskError
+from overtone.npy import mapped
 
 Cache: TypeAlias = Literal["auto", "memory", "disk", "none"]
 
 
 class Contents(NamedTuple):
-    """A finished cache folder: the pictures, their fingerprint, and which rows could not be read."""
+    """A finished cache folder: the pictures, their fingerprints, and which rows could not be read."""
 
     images: NDArray[Any]
     fingerprint: str
+    digests: NDArray[np.uint64]
     bad: dict[int, str]
 
 
@@ -75,15 +77,23 @@ def opened(folder: Path) -> Contents | None:
         return None
     try:
         index = json.loads((folder / "index.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        return Contents(images, index["fingerprint"], {int(row): why for row, why in index["bad"].items()})
-    except (OSError, ValueError, KeyError) as error:
+        images, digests = mapped(folder / "images.npy"), mapped(folder / "digests.npy")
+        bad = {int(row): why for row, why in index["bad"].items()}
+        return Contents(images, index["fingerprint"], digests, bad)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: this cache of decoded images is damaged: {error}; delete it") from error
 
 
-def closed(partial: Path, images: np.memmap[Any, Any], fingerprint: str, bad: dict[int, str]) -> None:
+def closed(
+    partial: Path,
+    images: np.memmap[Any, Any],
+    fingerprint: str,
+    digests: NDArray[np.uint64],
+    bad: dict[int, str],
+) -> None:
     """Brings the pictures to the disk and writes what must be known of them beside."""
     images.flush()
+    np.save(partial / "digests.npy", digests, allow_pickle=False)
     with (partial / "index.json").open("w") as file:
         json.dump({"fingerprint": fingerprint, "bad": bad}, file)
         file.flush()

@@ -56,6 +56,8 @@ class Framing:
             raise RecipeError(
                 f"image_size={image_size!r}: give (height, width), both at least 1, or one number"
             )
+        if size is not None and size[0] * size[1] > MAX_PIXELS:
+            raise RecipeError(f"image_size={image_size!r}: more than {MAX_PIXELS:,} pixels; give less")
         if channels is not None and channels < 1:
             raise RecipeError(f"channels={channels}: give at least 1 (1 is grey, 3 is RGB)")
         if fit not in ("crop", "squash"):

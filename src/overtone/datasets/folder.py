@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,17 +17,22 @@ from overtone.datasets.labels import Labels
 from overtone.datasets.reading import Reading, read_images
 from overtone.datasets.tables import read_labels
 from overtone.errors import DataError
+from overtone.links import leaves
+from overtone.text import utf8
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_MAX_BYTES = 1 << 30  # more than the largest picture takes that is decoded, at eight bytes a pixel
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def image_folder(
     root: str | os.PathLike[str],
     *,
     labels: str | os.PathLike[str] | None = None,
+    follow_links: bool = False,
     **options: Unpack[Reading],
 ) -> ImageDataset:
     """A dataset from all image files in a folder and its subfolders, in the order of their paths.
@@ -39,6 +45,7 @@ def image_folder(
     Args:
         root: The folder.
         labels: A CSV file with a column `file_name` that holds ids.
+        follow_links: Take links that leave the folder, and enter linked subfolders.
         **options: See `Reading`.
 
     Raises:
@@ -52,16 +59,21 @@ def image_folder(
     >>> dataset.ids, dataset.image_shape
     (['a.png'], (3, 32, 32))
     """
-    return read_images(folder_source(root, labels), **options)
+    return read_images(folder_source(root, labels, follow_links=follow_links), **options)
 
 
-def folder_source(root: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Source:
+def folder_source(
+    root: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None = None,
+    *,
+    follow_links: bool = False,
+) -> Source:
     """The pictures of `image_folder`, not yet read."""
     folder = Path(root)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {what} (in folder {Path.cwd()}); expected a folder of images")
-    ids = sorted(_found(folder))
+    ids = sorted(_found(folder, follow_links))
     if not ids:
         raise DataError(f"{folder}: no images; looked in it and its subfolders for *{', *'.join(EXTENSIONS)}")
     found = _classes(ids)
@@ -80,19 +92,32 @@ def folder_source(root: str | os.PathLike[str], labels: str | os.PathLike[str] |
 
 
 def _bytes(folder: Path, ids: Sequence[str], row: int) -> bytes:
-    return (folder / ids[row]).read_bytes()
+    path = folder / ids[row]
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+        raise ValueError("no regular file")
+    if found.st_size > _MAX_BYTES:
+        raise ValueError(f"{found.st_size:,} bytes, more than {_MAX_BYTES:,}")
+    content = path.read_bytes()
+    if content.startswith(_TIFF) and path.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"a TIFF file named {path.suffix}")
+    return content
 
 
-def _found(folder: Path) -> Iterator[str]:
-    """Paths of the images, from the folder; linked subfolders are not entered."""
-    inside = folder.resolve()
-    for here, subfolders, files in os.walk(folder, onerror=_refuse):
+def _found(folder: Path, follow_links: bool) -> Iterator[str]:
+    """Paths of the images, from the folder."""
+    entered = set()
+    for here, subfolders, files in os.walk(folder, onerror=_refuse, followlinks=follow_links):
+        if (place := os.path.realpath(here)) in entered:  # by a link that leads in a circle
+            subfolders.clear()
+            continue
+        entered.add(place)
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in [*subfolders, *files]:
-            path = Path(here, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        for name in () if follow_links else (*subfolders, *files):
+            if leaves(path := Path(here, name), folder):
                 raise DataError(
-                    f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there"
+                    f"{folder}: {str(path)!r} is a link that leaves it; put the file itself there, or, if "
+                    "you know where all its links lead, give follow_links=True (data.follow_links=true)"
                 )
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
@@ -110,9 +135,17 @@ def _classes(ids: Sequence[str]) -> Labels:
     names = sorted(set(filter(None, first)))
     code_of = {name: code for code, name in enumerate(names)}
     codes = np.array([code_of[name] for name in first if name], dtype=np.int64)
-    return Labels({"class": codes}, {"class": names})
+    return Labels({"class": codes}, {"class": list(map(utf8, names))})
 
 
 def _stamp(folder: Path, ids: Sequence[str]) -> str:
-    stats = [(name, stat.st_size, stat.st_mtime_ns) for name in ids for stat in [(folder / name).stat()]]
+    stats = [(name, *_size_and_time(folder / name)) for name in ids]
     return hashlib.blake2b(repr((str(folder.resolve()), stats)).encode(), digest_size=16).hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:  # a link that leads nowhere; reading it will say so
+        return -1, -1
+    return found.st_size, found.st_mtime_ns

@@ -85,6 +85,7 @@ class ImageDataset:
         label_names: Attribute -> the name of each code.
         fingerprint: Hex digest of ids, content and size.
         quarantined: (id, reason) of every picture that was left out because it cannot be read.
+        digests: (N,) uint64 of what each picture was read from, or None.
         image_shape: (C, H, W).
 
     >>> from overtone.datasets import arrays
@@ -102,6 +103,7 @@ class ImageDataset:
         fingerprint: str,
         *,
         rows: NDArray[np.int64] | None = None,
+        digests: NDArray[np.uint64] | None = None,
         quarantined: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Ids and labels have one entry a sample; `rows` says which row of `images` each sample is."""
@@ -111,6 +113,7 @@ class ImageDataset:
         self.label_names = label_names
         self.fingerprint = fingerprint
         self.quarantined = quarantined
+        self.digests = digests
         self.image_shape = images.shape[1:]
         self._images = images
         self._rows = np.arange(len(ids)) if rows is None else rows

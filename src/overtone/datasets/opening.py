@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,13 @@ def open_dataset(path: str | os.PathLike[str], **options: Any) -> ImageDataset:
     return readers[_kind(place)](place, **options)
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
+def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
     """The pictures at a path, not yet read: how many there are, and the content of each."""
     place = Path(path)
     sources: dict[str, Callable[..., Source]] = {
-        "parquet": parquet_source,
+        "parquet": partial(parquet_source, follow_links=follow_links),
         "arrays": arrays_source,
-        "folder": folder_source,
+        "folder": partial(folder_source, follow_links=follow_links),
     }
     return sources[_kind(place)](place)
 

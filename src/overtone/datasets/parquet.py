@@ -22,6 +22,7 @@ from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.labels import Labels, is_attribute, labelled
 from overtone.datasets.reading import Reading, read_images
 from overtone.errors import DataError, RecipeError
+from overtone.links import leaves
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,6 +34,7 @@ def parquet(
     path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     image: str = "image",
+    follow_links: bool = False,
     **options: Unpack[Reading],
 ) -> ImageDataset:
     """A dataset from parquet files whose column `image` holds image files, as bytes or {bytes, path}.
@@ -44,10 +46,12 @@ def parquet(
     Args:
         path: A file, a folder of .parquet files, or a list of files.
         image: The column with the pictures.
+        follow_links: Take links that leave the folder.
         **options: See `Reading`.
 
     Raises:
-        DataError: A file is missing or no parquet file, or has other columns than the first.
+        DataError: A file is missing, damaged, or a link that leaves the folder, or has other columns than
+            the first.
         RecipeError: There is no such column of pictures.
 
     >>> import io, tempfile
@@ -59,14 +63,17 @@ def parquet(
     >>> dataset.ids, dataset.image_shape, dataset.labels
     (['a.parquet:0'], (3, 8, 8), {'label': array([3])})
     """
-    return read_images(parquet_source(path, image), **options)
+    return read_images(parquet_source(path, image, follow_links=follow_links), **options)
 
 
 def parquet_source(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], image: str = "image"
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    image: str = "image",
+    *,
+    follow_links: bool = False,
 ) -> Source:
     """The pictures of `parquet`, not yet read."""
-    files = _files(path)
+    files = _files(path, follow_links)
     tables = [_table(file) for file in files]
     schema = tables[0].schema_arrow
     _check_columns(files, tables, image)
@@ -75,7 +82,10 @@ def parquet_source(
     names = _unique_names(files)
     ids = [f"{file}:{row}" for file, count in zip(names, counts, strict=True) for row in range(count)]
     columns = [column for column in schema.names if column != image and _simple(schema.field(column).type)]
-    values = pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+    try:
+        values = pa.concat_tables([table.read(columns=columns).select(columns) for table in tables])
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: its columns {', '.join(columns)} cannot be read: {error}") from error
     labels = _attributes(values, _class_names(schema), sum(counts), name)
     return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files))
 
@@ -160,11 +170,16 @@ class _Rows:
         return _bytes(self._group(number)[row - self._starts[number]].as_py())
 
 
-def _files(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+def _files(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], follow_links: bool) -> list[Path]:
     if not isinstance(path, (str, os.PathLike)):
         files = [Path(one) for one in path]
     elif Path(path).is_dir():
         files = sorted(Path(path).rglob("*.parquet"))
+        if not follow_links and (outward := [file for file in files if leaves(file, Path(path))]):
+            raise DataError(
+                f"{str(outward[0])!r} is a link that leaves {path}; put the file itself there, or give "
+                "follow_links=True (data.follow_links=true)"
+            )
     else:
         files = [Path(path)]
     if not files:
@@ -231,13 +246,23 @@ def _attributes(table: pa.Table, names: Mapping[str, Sequence[str]], n_rows: int
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
-    }
+    """Column -> names of its codes; metadata that say otherwise than Hugging Face's are passed over."""
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = dict(metadata.get("info", {}).get("features", {}))
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        logger.warning("parquet: the metadata of Hugging Face are damaged, so classes go by their numbers")
+        return {}
+    return {name: feature["names"] for name, feature in features.items() if _is_class_label(feature)}
+
+
+def _is_class_label(feature: Any) -> bool:
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return (
+        isinstance(names, list)
+        and feature.get("_type") == "ClassLabel"
+        and all(isinstance(name, str) for name in names)
+    )
 
 
 def _stamp(files: Sequence[Path]) -> str:

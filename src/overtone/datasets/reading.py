@@ -24,6 +24,7 @@ from overtone.datasets.cache import Cache
 from overtone.datasets.decoding import Content, Fit, Framing, decoded
 from overtone.datasets.images import DecodedOnAccess, ImageDataset, Source
 from overtone.errors import DataError, RecipeError
+from overtone.npy import mapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,6 +59,7 @@ class Reading(TypedDict, total=False):
 
 class _Pass(NamedTuple):
     fingerprint: str
+    digests: NDArray[np.uint64]  # of the readable pictures
     bad: dict[int, str]
 
 
@@ -95,7 +97,7 @@ def read_images(source: Source, **options: Unpack[Reading]) -> ImageDataset:
     if folder is not None and kept is not None:
         logger.info("%s: %s images reused from the cache %s", source.name, f"{len(source.ids):,}", folder)
         _tolerate(source, kept.bad, tolerated)
-        return _dataset(source, kept.images, kept.fingerprint, kept.bad)
+        return _dataset(source, kept.images, _Pass(kept.fingerprint, kept.digests, kept.bad))
     return _read(source, framing, options.get("cache", "auto"), folder, tolerated)
 
 
@@ -114,7 +116,7 @@ def _read(
             file = np.lib.format.open_memmap(partial / "images.npy", "w+", first.dtype, shape)
             done = _decode(source, framing, first, file, tolerated)
             caching.closed(partial, file, *done)
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        images = mapped(folder / "images.npy")
     else:
         store = np.empty(shape, first.dtype) if cache == "memory" else None
         done = _decode(source, framing, first, store, tolerated)
@@ -125,7 +127,7 @@ def _read(
         f"{source.name}: {count} images of {form} decoded and {kept[cache]} "
         f"({n_bytes / 1e6:.0f} MB, {time.perf_counter() - start:.1f} s)"
     )
-    return _dataset(source, images, done.fingerprint, done.bad)
+    return _dataset(source, images, done)
 
 
 def _limited(source: Source, limit: int | None) -> Source:
@@ -153,7 +155,7 @@ def _checked(
         raise RecipeError(f"cache='disk' {missing}; give it, or choose 'memory' or 'none'")
     if cache in ("memory", "none") or cache_dir is None or source.stamp is None:
         return None
-    key = repr((1, source.stamp, len(source.ids), framing)).encode()
+    key = repr((2, source.stamp, len(source.ids), framing)).encode()
     return Path(cache_dir) / f"images-{hashlib.blake2b(key, digest_size=16).hexdigest()}"
 
 
@@ -189,7 +191,9 @@ def _decode(
     outcomes = list(chain.from_iterable(_mapped(task, len(source.ids), source.parallel)))
     bad = {i: outcome for i, outcome in enumerate(outcomes) if isinstance(outcome, str)}
     _tolerate(source, bad, tolerated)
-    return _Pass(_fingerprint(source.ids, outcomes, repr((first.shape, str(first.dtype), framing.fit))), bad)
+    fingerprint = _fingerprint(source.ids, outcomes, repr((first.shape, str(first.dtype), framing.fit)))
+    short = b"".join(outcome[:8] for outcome in outcomes if isinstance(outcome, bytes))
+    return _Pass(fingerprint, np.frombuffer(short, "<u8"), bad)
 
 
 def _mapped(task: Any, n: int, parallel: bool) -> Iterator[list[bytes | str]]:
@@ -234,7 +238,8 @@ def _tolerate(source: Source, bad: dict[int, str], tolerated: float) -> None:
     logger.warning("%s: %s and are left out: %s", source.name, count, _named(source, bad))
 
 
-def _dataset(source: Source, images: Any, fingerprint: str, bad: dict[int, str]) -> ImageDataset:
+def _dataset(source: Source, images: Any, done: _Pass) -> ImageDataset:
+    fingerprint, digests, bad = done
     rows = np.array([row for row in range(len(source.ids)) if row not in bad], dtype=np.int64)
     return ImageDataset(
         images,
@@ -243,6 +248,7 @@ def _dataset(source: Source, images: Any, fingerprint: str, bad: dict[int, str])
         dict(source.label_names),
         fingerprint,
         rows=rows,
+        digests=digests,
         quarantined=[(source.ids[row], reason) for row, reason in sorted(bad.items())],
     )
 

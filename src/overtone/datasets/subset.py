@@ -38,6 +38,8 @@ class Subset:
         self.fingerprint = hashlib.blake2b(
             dataset.fingerprint.encode() + rows.tobytes(), digest_size=16
         ).hexdigest()
+        digests = getattr(dataset, "digests", None)
+        self.digests: NDArray[np.uint64] | None = None if digests is None else digests[rows]
         self._dataset = dataset
         self._rows = rows
 

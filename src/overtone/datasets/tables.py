@@ -9,6 +9,7 @@ from pathlib import Path
 
 from overtone.datasets.labels import Labels, is_attribute, labelled
 from overtone.errors import DataError
+from overtone.text import utf8
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def read_labels(path: Path, ids: Sequence[str]) -> Labels:
     blank = [""] * len(columns)
     cells = zip(*(row_of.get(number, blank) for number in range(len(ids))), strict=True)
     values = {name: column for name, column in zip(columns, cells, strict=True) if name != NAME_COLUMN}
-    return _attributes(path, values, len(ids))
+    readable = {utf8(name): tuple(map(utf8, column)) for name, column in values.items()}
+    return _attributes(path, readable, len(ids))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

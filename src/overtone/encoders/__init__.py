@@ -10,6 +10,7 @@ from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_en
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
+from overtone.encoders.two_towers import TwoTowers, WordBag, small_clip
 
 __all__ = [
     "ENCODERS",
@@ -19,12 +20,15 @@ __all__ = [
     "Encoder",
     "ImageEncoder",
     "SeriesEncoder",
+    "TwoTowers",
+    "WordBag",
     "as_encoder",
     "build_encoder",
     "load_encoder",
     "load_weights",
     "resnet18_cifar",
     "save_encoder",
+    "small_clip",
     "small_cnn",
     "trainable",
 ]

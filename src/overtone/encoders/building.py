@@ -14,16 +14,18 @@ from torch import nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.open_clip_towers import open_clip_towers
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
+from overtone.encoders.two_towers import small_clip
 from overtone.errors import RecipeError
 from overtone.imports import imported
 
 _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
-ENCODERS = (*_BACKBONES, "series_cnn")
+ENCODERS = (*_BACKBONES, "series_cnn", "small_clip")
 """The names of what is built in."""
-_NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>"]
+_NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>"]
 # The statistics of ImageNet, on which torchvision's weights were trained.
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Arguments that would read a file or the network; weights come by `pretrained` or `load_weights`.
@@ -46,9 +48,10 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "series_cnn"; "torchvision:resnet50" or
-            "timm:vit_tiny_patch16_224", with the classification head removed; "package.module:Class" with
-            `trust`, which is called with `arguments` alone.
+        name: "small_cnn", "resnet18_cifar", "series_cnn", "small_clip"; "torchvision:resnet50" or
+            "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
+            weights are named by `tag`; "package.module:Class" with `trust`, which is called with `arguments`
+            alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.
         pretrained: Start from the published weights (torchvision, timm).
@@ -75,6 +78,11 @@ def build_encoder(
         raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
     if name == "series_cnn":
         return _called(name, SeriesEncoder, channels=channels, **arguments)
+    if name == "small_clip":
+        return _called(name, small_clip, channels=channels, **arguments)
+    if family == "open_clip":
+        size = None if image_size is None else _pair(image_size)
+        return open_clip_towers(model, pretrained=pretrained, image_size=size, **arguments)
     if colon and trust and family not in FAMILIES:
         made = build_module(name, **arguments)
         return as_encoder(made, modality, mean=mean, std=std, example=example)
@@ -84,7 +92,7 @@ def build_encoder(
     if name in _BACKBONES:
         found = _Found(_called(name, _BACKBONES[name], channels=channels, **arguments), size or (32, 32))
     else:
-        found = FAMILIES[family](model, channels, size, pretrained, arguments)
+        found = _BUILDERS[family](model, channels, size, pretrained, arguments)
     mean, std = mean or _per_channel(found.mean, channels), std or _per_channel(found.std, channels)
     if len(mean) != channels:
         raise RecipeError(f"encoder.mean={list(mean)}: expected one number for each of {channels} channels")
@@ -96,13 +104,16 @@ def build_module(name: str, **arguments: Any) -> nn.Module:
     """What "package.module:Class" makes; it imports code, so only for names that a user wrote.
 
     Raises:
-        RecipeError: It cannot be imported, or does not take the arguments.
+        RecipeError: It cannot be imported, does not take the arguments, or makes something else.
     """
     try:
-        made: Callable[..., nn.Module] = imported(name)
+        found = imported(name)
     except RecipeError as error:
         raise RecipeError(f"encoder.name: {error}") from None
-    return _called(name, made, **arguments)
+    made = _called(name, found, **arguments)
+    if not isinstance(made, nn.Module):
+        raise RecipeError(f"encoder.name: {name!r} made a {type(made).__name__}, expected a torch.nn.Module")
+    return made
 
 
 class _Found(NamedTuple):
@@ -160,15 +171,19 @@ def _timm(
     return _Found(backbone, size or _pair(published["input_size"][1:]), published["mean"], published["std"])
 
 
-FAMILIES = {"torchvision": _torchvision, "timm": _timm}
+_BUILDERS = {"torchvision": _torchvision, "timm": _timm}
+FAMILIES = (*_BUILDERS, "open_clip")
 """Libraries of models, each under `family:model`."""
 
 
 def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: Any) -> _Made:
     try:
         return make(*values, **arguments)
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
-        raise RecipeError(f"encoder.name={name!r} cannot be built with {arguments}: {error}") from error
+    except Exception as error:  # code of the user's, or of a library, may raise anything
+        kind = type(error).__name__
+        raise RecipeError(
+            f"encoder.name={name!r} cannot be built with {arguments}: {kind}: {error}"
+        ) from error
 
 
 def _unknown(name: str, names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from overtone import artifacts, rng
 from overtone.contracts import Batch
 from overtone.datasets.decoding import Framing, decoded
 from overtone.embedding import evaluating, to_device
-from overtone.encoders import Encoder, load_encoder, load_weights, save_encoder
+from overtone.encoders import Encoder, TwoTowers, load_encoder, load_weights, save_encoder
 from overtone.errors import DataError, RecipeError, RunError
 from overtone.heads import ProjectionHead
 
@@ -91,6 +91,20 @@ class JointEncoder(Encoder):
         # Whitening multiplies small differences, which bf16 does not have.
         with torch.autocast(joined.device.type, enabled=False):
             return cast(Tensor, self.projection(joined.float()))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Of two towers: the joint features (B, sum of D_s) of pictures (B, C, H, W)."""
+        return self.join([stage.encode_image(images) for stage in self._towers()])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Of two towers: the joint features (B, sum of D_s) of B strings."""
+        return self.join([stage.encode_text(texts) for stage in self._towers()])
+
+    def _towers(self) -> list[TwoTowers]:
+        towers = [stage for stage in self.stages if isinstance(stage, TwoTowers)]
+        if len(towers) < len(self.stages) or self.projection is not None:
+            raise RecipeError("encode_image, encode_text: need stages with two towers, side by side")
+        return towers
 
     @torch.inference_mode()
     def encode(self, content: Any, *, batch_size: int = 256) -> NDArray[np.float32]:
@@ -188,13 +202,36 @@ def load(path: str | Path, *, encoder: nn.Module | None = None) -> JointEncoder:
             f"{path}: holds no finished run (no encoder/joint.json); finish it with `overtone resume {path}`."
         )
     artifacts.verify(folder)
-    settings = artifacts.read_json(folder / "joint.json")
+    settings = _settings(folder / "joint.json")
     stages = [load_encoder(folder / f"stage-{number}", encoder) for number in range(settings.pop("stages"))]
-    if spec := settings.pop("projection", None):
-        with rng.seeded(0, "load"):  # it draws weights, which are then replaced
-            settings["projection"] = ProjectionHead(**spec)
-        load_weights(settings["projection"], folder / _PROJECTION)
-    return JointEncoder(stages, **settings).eval()
+    try:
+        if spec := settings.pop("projection", None):
+            with rng.seeded(0, "load"):  # it draws weights, which are then replaced
+                settings["projection"] = ProjectionHead(**spec)
+            load_weights(settings["projection"], folder / _PROJECTION)
+        return JointEncoder(stages, **settings).eval()
+    except (TypeError, ValueError, RuntimeError, RecipeError) as error:
+        raise RunError(f"{folder / 'joint.json'}: damaged: {error}") from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What `save` wrote, as far as it is of use before anything is built."""
+    settings = artifacts.read_json(path)
+    content = settings.get("content") if isinstance(settings, dict) else None
+    shape = content.get("shape", []) if isinstance(content, dict) else None
+    holds = (
+        isinstance(shape, list)
+        and all(type(side) is int and side > 0 for side in shape)
+        and type(settings.get("stages")) is int
+        and settings["stages"] > 0
+        and settings.get("normalise") in ("each", "once")
+        and isinstance(settings.get("modality"), str)
+    )
+    if not holds:
+        raise RunError(
+            f"{path}: damaged: expected stages, normalise, modality and content, as `save` writes them."
+        )
+    return dict(settings)
 
 
 def _checked(weights: Sequence[float] | None, n_stages: int) -> list[float] | None:

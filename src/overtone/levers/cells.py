@@ -16,7 +16,7 @@ from overtone.discrimination import known_inside
 from overtone.granularity import candidates, chosen
 from overtone.kmeans import Ints
 from overtone.partition import Partition
-from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stage_folder
+from overtone.run_folder import Parts, array_in, embeddings_of, load_stage, reusable, stage_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
 def _earlier_labels(folder: Path, stage: int) -> list[Ints]:
     """The cluster labels of all stages but the newest, of those that were ever clustered."""
     places = [stage_folder(folder, s) / "partition" / "cluster_labels.npy" for s in range(1, stage)]
-    return [np.load(place, allow_pickle=False) for place in places if place.exists()]
+    return [array_in(place, 1) for place in places if place.exists()]
 
 
 def _size(parts: Parts, folder: Path, stage: int, made: Made) -> tuple[int | None, dict[str, Any]]:

@@ -21,7 +21,7 @@ from overtone.evidence import AT_ONCE, covering, saliency, strongest
 from overtone.granularity import MOST_KNOWN, candidates
 from overtone.partition import Partition
 from overtone.progress import Display
-from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stage_folder
+from overtone.run_folder import Parts, array_in, embeddings_of, load_stage, reusable, stage_folder
 from overtone.views.erasing import ErasingViews, Units, bank_of
 
 logger = logging.getLogger(__name__)
@@ -200,15 +200,13 @@ def saliency_piece(folder: Path, stage: int, number: int) -> Path:
 def kept_saliency(folder: Path, stage: int) -> NDArray[np.float32]:
     """(N, U) what a stage looks at, as a run folder keeps it."""
     place = stage_folder(folder, stage) / "saliency" / "saliency.npy"
-    kept: NDArray[np.float32] = np.load(place, allow_pickle=False).astype(np.float32)
-    return kept
+    return array_in(place, 2).astype(np.float32)
 
 
 def kept_erasing(folder: Path, stage: int, views: Views, dataset: Dataset, seed: int) -> ErasingViews:
     """The views of a stage that erases, from what its run folder keeps."""
     place = stage_folder(folder, stage) / "erasing"
-    marked = np.load(place / "marked.npy", mmap_mode="r", allow_pickle=False)
-    return _erasing(views, dataset, seed, marked)
+    return _erasing(views, dataset, seed, array_in(place / "marked.npy", 2))
 
 
 def hidden_stages(folder: Path, stage: int) -> list[int]:

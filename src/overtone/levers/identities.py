@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from overtone import artifacts
 from overtone.identities import find_identities, report
 from overtone.progress import Display
-from overtone.run_folder import Parts, reusable
+from overtone.run_folder import Parts, array_in, reusable
 
 
 def identities_of(parts: Parts, folder: Path, display: Display) -> NDArray[np.int64]:
@@ -33,5 +33,4 @@ def identities_of(parts: Parts, folder: Path, display: Display) -> NDArray[np.in
 
 def identities_kept(folder: Path) -> NDArray[np.int64]:
     """The identities that a run trains with."""
-    identities: NDArray[np.int64] = np.load(folder / "identities" / "identities.npy", allow_pickle=False)
-    return identities
+    return array_in(folder / "identities" / "identities.npy", 1)

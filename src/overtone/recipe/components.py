@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 
 from overtone import datasets, methods, objectives, views
-from overtone.encoders import ENCODERS, build_encoder
+from overtone.encoders import ENCODERS, FAMILIES, build_encoder
 from overtone.errors import RecipeError
 from overtone.imports import imported
 from overtone.recipe.origin import Origin, Place
@@ -71,9 +71,18 @@ KINDS = {
     "test": _DATA,
     "views": Kind(
         "name",
-        {"image": views.ImageViews, "series": views.SeriesViews, "per_sample": views.PerSampleViews},
+        {
+            "image": views.ImageViews,
+            "image_text": views.ImageTextViews,
+            "series": views.SeriesViews,
+            "per_sample": views.PerSampleViews,
+        },
     ),
-    "method": Kind("name", {"simclr": methods.SimCLR}, given=frozenset({"encoder"})),
+    "method": Kind(
+        "name",
+        {"simclr": methods.SimCLR, "clip": methods.CLIP, "siglip": methods.SigLIP},
+        given=frozenset({"encoder"}),
+    ),
     "encoder": Kind(
         "name",
         dict.fromkeys(ENCODERS, build_encoder),
@@ -87,7 +96,8 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
     """What a name stands for.
 
     Raises:
-        RecipeError: Nobody knows the name, or its module cannot be imported.
+        RecipeError: Nobody knows the name, its module cannot be imported, or it names code where a file may
+            not.
     """
     if name == GIVEN:
         raise origin.error(
@@ -99,19 +109,24 @@ def find(name: str, kind: Kind, place: Place, origin: Origin) -> Build:
         return kind.names[name]
     if ":" not in name:
         raise origin.unknown_name((*place, kind.key), name, kind.names)
+    if kind is KINDS["encoder"] and name.partition(":")[0] in FAMILIES:
+        return build_encoder
+    if origin.trusted is not None and name not in origin.trusted:
+        raise origin.error(
+            (*place, kind.key),
+            f"{name!r} names code, and a run folder may come from elsewhere; if it is yours, or you have "
+            "read that code, say --trust (in Python: trust=True).",
+        )
     if kind is KINDS["encoder"]:
-        return build_encoder  # knows torchvision:..., timm:... and package.module:...
+        return build_encoder  # imports it when it is built
     return _imported(name, (*place, kind.key), origin)
 
 
 def _imported(name: str, place: Place, origin: Origin) -> Build:
     try:
-        found = imported(name)
+        return imported(name)
     except RecipeError as error:
         raise origin.error(place, str(error)) from None
-    if not (inspect.isclass(found) or inspect.isfunction(found)):
-        raise origin.error(place, f"{name!r} is no class and no Python function.")
-    return found
 
 
 def check_component(component: Component, kind: Kind, place: Place, origin: Origin) -> None:
@@ -122,7 +137,8 @@ def check_component(component: Component, kind: Kind, place: Place, origin: Orig
     """
     name = component.get(kind.key)
     if not isinstance(name, str):
-        raise origin.error((*place, kind.key), f"{name!r}: expected one of {', '.join(kind.names)}.")
+        said = "is missing" if name is None else repr(name)
+        raise origin.error((*place, kind.key), f"{said}; expected one of {', '.join(kind.names)}.")
     if name == GIVEN:
         return
     build = find(name, kind, place, origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +25,13 @@ class Origin(NamedTuple):
     Attributes:
         file: The recipe's path; None for values that came from Python or the command line.
         lines: Place -> line number, for what the file holds.
+        trusted: The names of code (`package.module:Class`) that may be imported; None: all, since the user
+            wrote them.
     """
 
     file: Path | None = None
     lines: dict[Place, int] = {}  # noqa: RUF012 (never written to)
+    trusted: Collection[str] | None = None
 
     def error(self, place: Place, message: str) -> RecipeError:
         """An error that begins with file, line and field."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -111,8 +111,13 @@ class Recipe(BaseModel):
         return bool(self.encoder.get("pretrained") or self.encoder.get("weights"))
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def read(path: Path, overrides: Sequence[str] = (), trusted: Collection[str] | None = None) -> Recipe:
     """Reads a recipe and sets the values of `key.path=value` overrides in it.
+
+    Args:
+        path: The file.
+        overrides: The values.
+        trusted: See `Origin`.
 
     Raises:
         RecipeError: The message names file, line, field, value and what was expected.
@@ -122,7 +127,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         place = override(values, assignment)
         kept = {known: line for known, line in origin.lines.items() if known[: len(place)] != place}
         origin = Origin(path, kept)
-    return parse(values, origin)
+    return parse(values, origin._replace(trusted=trusted))
 
 
 def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:

@@ -1,0 +1,80 @@
+"""CLIP (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from overtone.contracts import Batch, Ids
+from overtone.distributed import everyones, gathered, rank
+from overtone.encoders import TwoTowers
+from overtone.errors import RecipeError
+from overtone.objectives import nt_xent
+
+MOST = math.log(100)  # of logit_scale, as CLIP has it
+
+
+class CLIP(nn.Module):
+    """A picture and its text attract each other; the texts of all other samples of its cell repel it, and
+    their pictures its text.
+
+    Args:
+        encoder: Its `logit_scale` is trained with it.
+        temperature: Fixed instead.
+
+    Raises:
+        RecipeError: The encoder has no two towers, or the temperature is not above 0.
+
+    >>> from overtone.encoders import build_encoder
+    >>> method = CLIP(build_encoder("small_clip", width=16))
+    >>> ids = {"cell": torch.zeros(4).long(), "identity": torch.arange(4)}
+    >>> loss, z = method.step([{"image": torch.rand(4, 3, 16, 16), **ids}, {"text": list("abcd"), **ids}])
+    >>> loss.shape, z.shape
+    (torch.Size([]), torch.Size([8, 16]))
+    """
+
+    def __init__(self, encoder: TwoTowers, *, temperature: float | None = None) -> None:
+        super().__init__()
+        if not isinstance(encoder, TwoTowers):
+            raise RecipeError(
+                f"method.name: clip needs an encoder with two towers, but {type(encoder).__name__} has one; "
+                "choose encoder.name=small_clip or open_clip:MODEL"
+            )
+        if temperature is not None:
+            if not 0 < temperature < math.inf:
+                raise RecipeError(f"method.temperature={temperature}: expected a number above 0")
+            with torch.no_grad():
+                encoder.logit_scale.fill_(-math.log(temperature))
+            encoder.logit_scale.requires_grad_(False)
+        self.encoder, self.temperature = encoder, temperature
+
+    def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
+        """The loss of a batch of pairs, and the features of both sides, (2B, D), pictures first."""
+        z = [self.project(view) for view in views]
+        return self.contrast(z, views), torch.cat(z)
+
+    def project(self, view: Batch) -> Tensor:
+        """The features of one side, (B, D), of unit length."""
+        return F.normalize(self.encoder(view), dim=1)
+
+    def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
+        """The mean of both directions."""
+        self.check(views)
+        ids = Ids(*(views[0][key] for key in Ids._fields))
+        all_ids = Ids(*map(everyones, ids))
+        own = torch.arange(len(z[0]), device=z[0].device) + rank() * len(z[0])
+        temperature = 1 / self.encoder.logit_scale.clamp(max=MOST).exp()
+        images, texts = z
+        loss: Tensor = nt_xent(images, gathered(texts), own, ids, all_ids, temperature)
+        return (loss + nt_xent(texts, gathered(images), own, ids, all_ids, temperature)) / 2
+
+    @staticmethod
+    def check(views: list[Batch]) -> None:
+        """Refuses views that are not a picture and a text."""
+        if len(views) != 2 or "image" not in views[0] or "text" not in views[1]:
+            raise RecipeError(
+                "views: two towers take a picture and a text of each sample; set views.name=image_text."
+            )
