@@ -15,7 +15,7 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
 
-# 200 kills at random moments, and a longer run that must not grow: 15 minutes.
+# 200 kills at random moments, and a longer run that must not grow: 7 minutes.
 soak: $(READY)
 	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py --kills 200
 

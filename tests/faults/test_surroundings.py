@@ -16,6 +16,7 @@ from trials import PATHS, killing, require_same, run, start, uninterrupted
 from overtone import rng
 from overtone.contracts import Dataset
 from overtone.datasets import image_folder, trifeature
+from overtone.errors import DataError
 from overtone.rng import numpy_generator
 
 __all__ = ["uninterrupted"]
@@ -97,6 +98,15 @@ def test_one_bad_picture_in_200_is_named_left_out_and_a_killed_run_goes_on_exact
     assert run(killed, killing("before the manifest", 14), dataset=with_bad).code == -9
     assert run(killed, dataset=read(tmp_path / "pictures")).code == 0
     require_same(killed, whole)
+
+
+@pytest.mark.parametrize(("bad", "complaint"), [(10, "10 of 200 images"), (200, "none of the 200 images")])
+def test_more_bad_pictures_than_tolerated_are_an_error_with_their_number_and_the_first_names(
+    tmp_path: Path, bad: int, complaint: str
+) -> None:
+    with pytest.raises(DataError, match=rf"{complaint}.*'\d+\.jpg' \(.*truncated") as caught:
+        read(pictures(tmp_path / "pictures", bad))
+    assert caught.value.exit_code == 3
 
 
 class Spoils:
