@@ -113,12 +113,14 @@ class _Pulse:
         self._store = distributed.distributed_c10d._get_default_store().clone()
         self._names = [f"overtone-pulse-{number}" for number in range(world_size())]
         self._own = self._names[rank()]
+        self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._left.set()
+        self._thread.join(_LAST_WORDS)  # so that the others hear of it, and do not take it for silence
 
     def _beat(self) -> None:
         heard: dict[str, tuple[bytes, float]] = {}  # what was last heard of each, and since when
@@ -129,12 +131,14 @@ class _Pulse:
                 for name, said in zip(self._names, self._store.multi_get(self._names), strict=True):
                     if heard.get(name, (b"", 0.0))[0] != said:
                         heard[name] = said, now
-                silent = [n for n, name in enumerate(self._names) if now - heard[name][1] > self.seconds]
-                if silent := [n for n in silent if heard[self._names[n]][0] != b"left"]:
+                if silent := [n for n, name in enumerate(self._names) if self._is_silent(*heard[name], now)]:
                     self._end(silent)
                 if self._left.wait(1.0):
                     self._store.set(self._own, "left")
                     return
+
+    def _is_silent(self, said: bytes, since: float, now: float) -> bool:
+        return said != b"left" and now - since > self.seconds
 
     def _end(self, silent: list[int]) -> None:
         error = ProcessError(

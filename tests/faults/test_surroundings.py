@@ -104,7 +104,7 @@ def test_one_bad_picture_in_200_is_named_left_out_and_a_killed_run_goes_on_exact
 def test_more_bad_pictures_than_tolerated_are_an_error_with_their_number_and_the_first_names(
     tmp_path: Path, bad: int, complaint: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"{complaint}.*'\d+\.jpg' \(.*truncated") as caught:
+    with pytest.raises(DataError, match=rf"{complaint}.*'\d+\.jpg' \(.*Truncated") as caught:
         read(pictures(tmp_path / "pictures", bad))
     assert caught.value.exit_code == 3
 
