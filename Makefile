@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench docs clean
+.PHONY: demo test test-slow soak lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/overtone demo --out demo-run
@@ -14,6 +14,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
+
+# 200 kills at random moments, and a longer run that must not grow: 7 minutes.
+soak: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py --kills 200
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -54,6 +54,17 @@ def test_old_content_is_replaced_whole(tmp_path: Path) -> None:
     assert list(artifacts.verify(tmp_path / "a")["files"]) == ["other.txt"]
 
 
+def test_what_a_process_killed_between_two_renames_left_is_used_then_removed(
+    tmp_path: Path,
+) -> None:
+    _written(tmp_path / "a").rename(tmp_path / ".a.old")
+    assert artifacts.is_complete(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / ".a.old")  # killed after both, before the old one was removed
+    shutil.rmtree(tmp_path / "a")
+    _written(tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_every_file_and_folder_is_synced_before_the_rename_and_the_parent_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +205,26 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DiskError):
         artifacts.write_json(path, {"a": 1})
     assert artifacts.read_json(path) == value
+
+
+_LIMITED = """
+import pathlib, resource, signal, sys
+from overtone import artifacts
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
+lines = artifacts.Lines(pathlib.Path(sys.argv[1]))
+for step in range(4):
+    lines.add({"name": 12 * "x", "step": step})
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+lines.add({"step": 4})
+"""
+
+
+def test_no_half_line_stays_in_a_log_whose_disk_was_full_for_a_while(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LIMITED, str(tmp_path / "log")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == [0, 4]
+    assert "lines are lost" in ended.stderr
 
 
 def test_json_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:

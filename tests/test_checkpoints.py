@@ -126,6 +126,17 @@ def test_a_damaged_newest_one_is_named_in_a_warning_and_the_one_before_is_taken(
             assert torch.equal(value, method.state_dict()[key])
 
 
+def test_a_damaged_one_passed_over_and_what_a_killed_process_left_go_with_the_next(tmp_path: Path) -> None:
+    _sgd(3, tmp_path)
+    os.truncate(tmp_path / "step-00000003" / "method.safetensors", 1)
+    for left in (".step-00000003.writing", ".step-00000001.old"):
+        (tmp_path / left).mkdir()
+    method, optimizer = _made("sgd", torch.contiguous_format)
+    done = checkpoints.restore(tmp_path, method, optimizer, INPUTS)
+    checkpoints.save(tmp_path, done, method, optimizer, INPUTS, keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+
+
 def test_where_all_are_damaged_training_never_starts_over_unasked(tmp_path: Path) -> None:
     _sgd(2, tmp_path)
     for file in tmp_path.glob("*/method.safetensors"):

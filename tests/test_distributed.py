@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from overtone import distributed
 from overtone.contracts import Batch, Ids
 from overtone.encoders import Encoder, TwoTowerEncoder, WordBag
+from overtone.errors import ProcessError
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
 from overtone.methods import CLIP, SigLIP, SimCLR
@@ -158,6 +159,52 @@ def test_an_error_on_one_process_is_an_error_on_all() -> None:
     assert (first[0], second[0]) == (3, 3)
     assert "process 1: a picture is gone" in first[1]
     assert second[1].strip().endswith("a picture is gone")
+
+
+GOES = """
+import os, signal, sys
+from overtone import distributed
+from overtone.errors import DataError
+
+os.environ["OVERTONE_TIMEOUT"], distributed._GRACE = "2", 1.0
+try:
+    with distributed.joined():
+        distributed.largest([0.0])
+        if distributed.rank() == 1 and sys.argv[1] == "ends":
+            raise DataError("a picture is gone")
+        if distributed.rank() == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        with distributed.together():  # in which the others wait for as long as it takes
+            pass
+except Exception as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_by_itself_is_named_to_the_others_with_its_reason() -> None:
+    first, second = finished(start(2, GOES, "ends"))
+    assert (first[0], second[0]) == (7, 3)
+    assert "process 1 of 2 ended: a picture is gone (" in first[1]
+
+
+@pytest.mark.slow
+def test_nobody_waits_for_a_frozen_process_even_where_they_wait_for_as_long_as_it_takes() -> None:
+    first, second = start(2, GOES, "freezes")
+    (code, said), *_ = finished([first])
+    second.kill()
+    assert code == 7
+    assert "process 1 of 2 has given no sign of life for 3 s" in said
+
+
+def test_only_the_errors_of_connections_are_taken_for_lost_processes() -> None:
+    gloo = RuntimeError("[../gloo/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]. Check the logs.\n")
+    complaint = r"\(Connection closed by peer \[127\.0\.0\.1\]\)\. The last checkpoint is kept"
+    with pytest.raises(ProcessError, match=complaint), distributed.lost_processes():
+        raise gloo
+    with pytest.raises(RuntimeError, match="restore"), distributed.lost_processes():
+        raise RuntimeError("cannot restore: the connection to the store timed out")
 
 
 IN_TURN = """

@@ -34,11 +34,12 @@ def test_afterwards_the_handlers_are_as_before_and_the_signal_is_forgotten() -> 
     assert not interrupts.received()
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+def test_a_second_signal_ends_the_process_at_once_unless_it_is_the_first_passed_on() -> None:
     code = (
-        "import os, signal; from overtone import interrupts\n"
+        "import os, signal, time; from overtone import interrupts\n"
         "with interrupts.catching():\n"
-        "    os.kill(os.getpid(), signal.SIGINT); print('lives', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('lives', flush=True); time.sleep(interrupts.TOGETHER)\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('still lives')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

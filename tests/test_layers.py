@@ -15,8 +15,8 @@ HOME = Path(overtone.__file__).parent
 # A module imports from its own layer and those above it here, never from one below.
 LAYERS: list[set[str]] = [
     {
-        "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "progress",
-        "loggers", "links", "npy", "failures", "roster", "text",
+        "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "loading",
+        "progress", "loggers", "links", "npy", "failures", "roster", "text",
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",

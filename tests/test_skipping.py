@@ -18,6 +18,7 @@ from overtone.datasets import ImageDataset, image_folder, tones
 from overtone.embedding import embed
 from overtone.encoders import build_encoder
 from overtone.errors import DataError
+from overtone.loading import chunks, loaded
 from overtone.objectives import nt_xent
 from overtone.skipping import FILE, Replacing, noted
 
@@ -118,9 +119,12 @@ def test_data_that_are_gone_altogether_end_the_run_without_a_traceback_in_the_me
     replacing = Replacing(damaged(tmp_path), tmp_path)
     for file in (tmp_path / "p").iterdir():
         file.unlink()
-    loader = loader_of(replacing, 20, workers)
-    with pytest.raises(DataError, match=r"^p: '00\.png' can no longer be read.* take its place") as caught:
-        list(noted(loader, replacing))
+    order, draws = chunks(range(N), 20), torch.Generator()
+    with (
+        pytest.raises(DataError, match=r"^p: '00\.png' can no longer be read.* take its place") as caught,
+        loaded(replacing, order, num_workers=workers, generator=draws) as batches,
+    ):
+        list(noted(batches, replacing))
     assert "Traceback" not in str(caught.value)
 
 

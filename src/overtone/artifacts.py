@@ -155,8 +155,11 @@ class Lines:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Appends a record."""
+        line, end = json.dumps(record).encode() + b"\n", os.fstat(self._handle.fileno()).st_size
         try:
-            self._handle.write(json.dumps(record).encode() + b"\n")
+            if self._handle.write(line) != len(line):  # the last bytes of a disk take what they can
+                self._handle.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self._lost:
                 logger.warning("%s: lines are lost: %s. %s", self.path, error.strerror, _free(self.path))
@@ -250,14 +253,12 @@ def _seal(folder: Path, inputs: dict[str, str]) -> None:
 
 
 def _replace(beside: Path, folder: Path) -> None:
+    old = _old(folder)
     if folder.exists():
-        old = _old(folder)
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old)
-    else:
-        beside.rename(folder)
+    beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     _sync(folder.parent)
 
 

@@ -49,13 +49,12 @@ def save(
         tensors, plain = _split(optimizer.state_dict()["state"])
         if not distributed.is_first():
             return
-        with artifacts.writing(folder / f"step-{step:08d}", inputs) as place:
+        with artifacts.writing(folder / _name(step), inputs) as place:
             # By hand, since a full disk would make `save_file` raise an error of its own.
             (place / "method.safetensors").write_bytes(serialized(parameters))
             (place / "optimizer.safetensors").write_bytes(serialized(tensors))
             artifacts.write_json(place / "state.json", {"step": step, "optimizer": plain})
-        for old in _newest_first(folder)[keep:]:
-            shutil.rmtree(old)
+        _tidy(folder, step, keep)
 
 
 def restore(
@@ -63,17 +62,31 @@ def restore(
 ) -> int:
     """Loads the newest checkpoint that is whole, and returns its step; 0 where there is none.
 
-    A damaged checkpoint is named in a warning and the one before it is taken.
+    A damaged checkpoint is named in a warning and the one before it is taken; called on all processes.
 
     Raises:
         RunError: There are checkpoints, but none is whole (training never starts over unasked), or the
-            newest was made from other inputs or of another architecture.
+            newest was made from other inputs or of another architecture, or processes found different ones.
     """
+    with distributed.together():
+        step = _restored(folder, method, optimizer, inputs)
+    most, least = distributed.largest([step, -step], next(method.parameters()).device)
+    if most != -least:
+        raise RunError(
+            f"{folder}: process {distributed.rank()} finds step {step}, others {-least:.0f} to {most:.0f}. "
+            "All processes must see one run folder: put it on a disk that they share."
+        )
+    return step
+
+
+def _restored(
+    folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, inputs: Mapping[str, str]
+) -> int:
     found = _newest_first(folder)
     for place in found:
         try:
             manifest = artifacts.verify(place)
-        except RunError as error:
+        except (RunError, OSError) as error:
             logger.warning("checkpoint skipped: %s Falling back to the one before.", error)
             continue
         artifacts.require_inputs(place, manifest, inputs)
@@ -96,6 +109,21 @@ def _loaded(place: Path, method: nn.Module, optimizer: torch.optim.Optimizer) ->
         raise RunError(f"{place}: of another encoder or method: {error} Remove {place.parent}.") from None
     _load_optimizer(optimizer, load_file(place / "optimizer.safetensors"), state["optimizer"])
     return int(state["step"])
+
+
+def _tidy(folder: Path, step: int, keep: int) -> None:
+    """Removes what the checkpoint of a step, just written, has made superfluous.
+
+    Also those of later steps, which were passed over as damaged and would be counted as newer for ever, and
+    what a killed process has left half written.
+    """
+    kept = [place for place in _newest_first(folder) if place.name <= _name(step)][:keep]
+    for place in {*folder.glob("step-*"), *folder.glob(".step-*")} - set(kept):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _newest_first(folder: Path) -> list[Path]:

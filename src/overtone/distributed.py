@@ -9,9 +9,14 @@ the columns of all (`gathered`), whose gradients the processes average (`replica
 from __future__ import annotations
 
 import os
+import re
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,6 +24,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parameters_to_vector
 
+from overtone import interrupts
 from overtone.errors import OvertoneError, ProcessError
 
 T = TypeVar("T")
@@ -27,7 +33,14 @@ TIMEOUT = "OVERTONE_TIMEOUT"
 """Environment variable: after how many seconds of silence a process counts as lost; 600 by default."""
 
 _ALONE = timedelta(days=2)  # how long the first process may work while the others wait
-_LAST_WORDS = timedelta(seconds=5)  # for the survivors of a lost process to say that they are there
+_GRACE = 15.0  # seconds in which an exchange that failed may say it better than the pulse
+_LAST_WORDS = 5.0  # seconds for the survivors of a lost process to say that they are there
+_HERE = "is here"
+
+_REMEDY = (
+    "The last checkpoint is kept; look at the output of that process, then run the same command again, on as "
+    f"many processes as you like. If it was only slow, raise {TIMEOUT}."
+)
 
 Works = Mapping[str, Callable[..., None]]
 
@@ -68,16 +81,72 @@ def joined() -> Iterator[None]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    seconds = timedelta(seconds=float(os.environ.get(TIMEOUT, "600")))
+    seconds = float(os.environ.get(TIMEOUT, "600"))
     with lost_processes():
-        distributed.init_process_group(backend, timeout=seconds)
+        distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
         _waiting = distributed.new_group(backend="gloo", timeout=_ALONE)
     try:
-        with lost_processes():
+        # When one process ends, `torchrun` asks the others to: they must live to say which it was.
+        with interrupts.catching(), _Pulse(seconds + _GRACE), lost_processes():
             yield
+    except Exception as error:
+        with suppress(Exception):  # what is left of the connections must not hide what happened
+            _say(f"ended: {error}")
+            distributed.destroy_process_group()
+        raise
+    else:
+        distributed.destroy_process_group()
     finally:
         _waiting = None
-        distributed.destroy_process_group()
+
+
+class _Pulse:
+    """A thread that says once a second that this process lives, and ends it when another falls silent.
+
+    Whoever exchanges something with a process that froze hears of it after a while. But where one works alone
+    the others wait for as long as it takes, and nothing can wake them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._left = seconds, threading.Event()
+        # A connection of its own: the one of this process may be in use, waiting for something.
+        self._store = distributed.distributed_c10d._get_default_store().clone()
+        self._names = [f"overtone-pulse-{number}" for number in range(world_size())]
+        self._own = self._names[rank()]
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join(_LAST_WORDS)  # so that the others hear of it, and do not take it for silence
+
+    def _beat(self) -> None:
+        heard: dict[str, tuple[bytes, float]] = {}  # what was last heard of each, and since when
+        with suppress(Exception):  # the store has gone with the process that held it, as all will hear
+            for beat in count():
+                self._store.set(self._own, str(beat))
+                now = time.monotonic()
+                for name, said in zip(self._names, self._store.multi_get(self._names), strict=True):
+                    if heard.get(name, (b"", 0.0))[0] != said:
+                        heard[name] = said, now
+                if silent := [n for n, name in enumerate(self._names) if self._is_silent(*heard[name], now)]:
+                    self._end(silent)
+                if self._left.wait(1.0):
+                    self._store.set(self._own, "left")
+                    return
+
+    def _is_silent(self, said: bytes, since: float, now: float) -> bool:
+        return said != b"left" and now - since > self.seconds
+
+    def _end(self, silent: list[int]) -> None:
+        error = ProcessError(
+            f"process {_listed(silent)} of {len(self._names)} has given no sign of life for "
+            f"{self.seconds:.0f} s. {_REMEDY}"
+        )
+        print(f"overtone: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # the other threads wait inside calls that nothing can interrupt
 
 
 @contextmanager
@@ -86,37 +155,46 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, distributed.DistError) as error:
-        text = str(error).lower()
-        signs = ("connection", "timed out", "timeout", "socket", "peer", "store", "gloo", "nccl")
-        if isinstance(error, OvertoneError) or not any(sign in text for sign in signs):
+        text = str(error).strip()
+        if not isinstance(error, distributed.DistError) and "gloo" not in text:
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise ProcessError(
-            f"{_lost()} ({reason}). The last checkpoint is kept; look at the output of that process, then "
-            "run the same command again, on as many processes as you like. If it was only slow, raise "
-            f"{TIMEOUT}."
-        ) from error
+        reason = re.sub(r"^\[\S*\] ", "", text).splitlines()[0].partition(". ")[0]
+        raise ProcessError(f"{_lost()} ({reason}). {_REMEDY}") from error
 
 
 def _lost() -> str:
     """Who did not answer, found out by those who are left through the store of `torchrun`."""
     if not _several():
         return "the processes did not find each other"
+    words: dict[int, str] = {}
     with suppress(Exception):  # the store may be gone as well
-        store = distributed.distributed_c10d._get_default_store()
-        store.set(f"overtone-survivor-{rank()}", "here")
-        missing = [r for r in range(world_size()) if not _answers(store, r)]
-        if missing:
-            return f"process {', '.join(map(str, missing))} of {world_size()} was lost"
-    return f"one of {world_size()} processes was lost"
+        _say(_HERE)
+        until = time.monotonic() + _LAST_WORDS
+        words = {number: _last_words(number, until) for number in range(world_size())}
+    silent = [number for number, said in words.items() if not said]
+    found = [f"process {_listed(silent)} of {world_size()} was lost"] if silent else []
+    found += [f"process {n} of {world_size()} {said}" for n, said in words.items() if said not in ("", _HERE)]
+    return "; ".join(found) or f"one of {world_size()} processes was lost"
 
 
-def _answers(store: Any, number: int) -> bool:
-    try:
-        store.wait([f"overtone-survivor-{number}"], _LAST_WORDS)
-    except Exception:
-        return False
-    return True
+def _say(words: str) -> None:
+    """Leaves word for those who wonder what became of this process; the first word counts."""
+    distributed.distributed_c10d._get_default_store().compare_set(f"overtone-words-{rank()}", "", words)
+
+
+def _last_words(number: int, until: float) -> str:
+    """What a process said before it went, waiting for it until some time; empty where it said nothing."""
+    store, name = distributed.distributed_c10d._get_default_store(), f"overtone-words-{number}"
+    while not store.check([name]):
+        if time.monotonic() > until:
+            return ""
+        time.sleep(0.1)
+    words: str = store.get(name).decode()
+    return words
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 @contextmanager

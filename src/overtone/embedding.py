@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from overtone.artifacts import disk_errors
 from overtone.contracts import Batch, Dataset
 from overtone.errors import DataError, NumericalError, RecipeError
+from overtone.loading import chunks, loaded
 from overtone.rng import generator
 from overtone.skipping import noted
 
@@ -70,15 +70,13 @@ def embed(
     if not len(dataset):
         raise DataError("embed: the dataset is empty; expected at least one sample.")
     device = next((p.device for p in encoder.parameters()), "cpu") if device is None else device
-    loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=dataset.collate,
-        generator=generator(0, "embed"),  # a loader without one draws from the global stream
-    )
-    rows = _rows(encoder.to(device), noted(loader, dataset), torch.device(device), _AUTOCAST[precision])
-    with evaluating(encoder):
+    order, draws = chunks(range(len(dataset)), batch_size), generator(0, "embed")
+    with (
+        loaded(dataset, order, num_workers=num_workers, generator=draws) as batches,
+        evaluating(encoder),
+    ):
+        read = noted(batches, dataset)
+        rows = _rows(encoder.to(device), read, torch.device(device), _AUTOCAST[precision])
         if out is None:
             return _filled(_array, rows, dataset, progress)
         return _file(out, lambda beside: _filled(partial(_memory_map, beside), rows, dataset, progress))

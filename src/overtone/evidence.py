@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
 from overtone import rng
 from overtone.contracts import Batch, Dataset
 from overtone.embedding import evaluating, to_device
 from overtone.errors import RecipeError
+from overtone.loading import chunks, loaded
 from overtone.skipping import noted
 from overtone.views.erasing import Units, bank_of, present
 from overtone.views.pixels import unit_floats
@@ -66,16 +66,13 @@ def saliency(
     few = rng.permuted(np.arange(min(REFERENCES, n)), n, rng.derive(seed, "saliency"))
     others = F.normalize(torch.from_numpy(np.asarray(embeddings[np.sort(few)], np.float32)), dim=1).to(device)
     average = _average(bank_of(dataset, seed), dataset.modality, device)
-    loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=[list(rows[begin : begin + AT_ONCE]) for begin in range(0, len(rows), AT_ONCE)],
-        num_workers=num_workers,
-        collate_fn=dataset.collate,
-        generator=rng.generator(seed, "saliency", "loader"),
-    )
+    order, draws = chunks(rows, AT_ONCE), rng.generator(seed, "saliency", "loader")
     found: list[Tensor] = []
-    with evaluating(encoder.to(device)):
-        for batch in noted(loader, dataset):
+    with (
+        loaded(dataset, order, num_workers=num_workers, generator=draws) as batches,
+        evaluating(encoder.to(device)),
+    ):
+        for batch in noted(batches, dataset):
             batch = to_device(batch, device)
             moved = _moved(encoder, batch, dataset.modality, others, average) * present(
                 batch, dataset.modality

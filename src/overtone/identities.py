@@ -21,13 +21,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
-from torch.utils.data import DataLoader
 
 from overtone import artifacts, rng
-from overtone.contracts import Dataset, Sample
+from overtone.contracts import Dataset
 from overtone.datasets.texts import first_equal
 from overtone.datasets.torch_dataset import feed
 from overtone.errors import RecipeError
+from overtone.loading import chunks, loaded
 
 Duplicates: TypeAlias = Literal["near", "exact", "keep"]
 Ints = NDArray[np.int64]
@@ -152,11 +152,15 @@ def _of_contents(
 ) -> Ints:
     first = dataset[0][dataset.modality]
     length = _length(first, dataset.modality) if duplicates == "near" else 0
-    with tempfile.TemporaryFile(dir=scratch) as file:
+    order, draws = chunks(range(len(dataset)), _READ), rng.generator(0, "identities")
+    with (
+        tempfile.TemporaryFile(dir=scratch) as file,
+        loaded(dataset, order, collate=list, num_workers=num_workers, generator=draws) as read,
+    ):
         vectors = _on_disk(file, (len(dataset), length), scratch) if length else None
         exact = np.empty(len(dataset), np.int64)
         seen: dict[bytes, int] = {}
-        for begin, samples in _chunks(dataset, num_workers):
+        for begin, samples in zip(range(0, len(dataset), _READ), read, strict=True):
             contents = [sample[dataset.modality] for sample in samples]
             for row, content in enumerate(contents, start=begin):
                 exact[row] = seen.setdefault(_digest(content), row)
@@ -288,20 +292,6 @@ def _squared_distances(a: Floats, b: Floats) -> Floats:
     products += (a * a).sum(axis=1)[:, None]
     products += (b * b).sum(axis=1)
     return products
-
-
-def _chunks(dataset: Dataset, num_workers: int) -> Iterator[tuple[int, list[Sample]]]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_size=_READ,
-        num_workers=num_workers,
-        collate_fn=list,
-        generator=rng.generator(0, "identities"),  # a loader without one draws from the global stream
-    )
-    begin = 0
-    for samples in loader:
-        yield begin, samples
-        begin += len(samples)
 
 
 def _digest(content: Any) -> bytes:

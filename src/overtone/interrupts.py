@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from overtone.errors import OvertoneError
 
+TOGETHER = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _received: list[int] = []
+_since = 0.0
 
 
 class Stopped(OvertoneError):
@@ -42,7 +45,10 @@ def raise_if_requested() -> None:
 
 @contextmanager
 def catching() -> Iterator[None]:
-    """Notes SIGINT, SIGTERM and SIGUSR1 instead of dying of them; a second one ends the process at once.
+    """Notes SIGINT, SIGTERM and SIGUSR1 instead of dying of them; another, later, ends the process at once.
+
+    Those within `TOGETHER` seconds are taken as one: a scheduler signals `torchrun` and all processes below
+    it, and `torchrun` passes its own on to them.
 
     Only the main thread can catch signals; elsewhere, and inside another such block, the block runs as it is.
     """
@@ -61,7 +67,10 @@ def catching() -> Iterator[None]:
 
 
 def _note(number: int, _: FrameType | None) -> None:
-    if _received:
+    global _since
+    if not _received:
+        _since = time.monotonic()
+        _received.append(number)
+    elif time.monotonic() - _since > TOGETHER:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
-    _received.append(number)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from overtone import artifacts, rng
 from overtone.contracts import Batch, Dataset, Sample
-from overtone.errors import DataError, OvertoneError
+from overtone.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -127,22 +127,14 @@ def noted(loader: Iterable[Batch], dataset: Dataset) -> Iterator[Batch]:
 
     Here and not in the data set, because a loader's workers are other processes, whose log nobody shows.
 
-    Raises:
-        OvertoneError: What went wrong in a worker, without the traceback that torch puts into the message.
-
     >>> from overtone.datasets import tones
     >>> [batch["index"] for batch in noted([{"index": [7]}], tones(10))]
     [[7]]
     """
-    try:
-        for batch in loader:
-            if isinstance(dataset, Replacing) and isinstance(batch, _Marked):
-                dataset.note(batch.skips)
-            yield batch
-    except OvertoneError as error:
-        kind = type(error)
-        message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2]
-        raise kind(message.strip()) from error
+    for batch in loader:
+        if isinstance(dataset, Replacing) and isinstance(batch, _Marked):
+            dataset.note(batch.skips)
+        yield batch
 
 
 def _in_turn(index: int, n: int) -> Iterator[int]:

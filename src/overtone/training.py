@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from overtone import artifacts, checkpoints, distributed, interrupts, optim, rng
 from overtone.contracts import Address, Batch, Dataset, Views
 from overtone.embedding import to_device
 from overtone.errors import NumericalError
 from overtone.gradients import gradients_of
+from overtone.loading import loaded
 from overtone.sampling import CellBatchSampler
 from overtone.skipping import noted
 
@@ -100,8 +100,17 @@ def train(
     method.train()
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
-    with rng.seeded(seed, "training", stage), Ledger(folder, stage) as ledger:
-        batches = noted(iter(loader(material.dataset, sampler, start, total, pace)), material.dataset)
+    with (
+        rng.seeded(seed, "training", stage),
+        Ledger(folder, stage) as ledger,
+        loaded(
+            material.dataset,
+            (sampler.batch(*divmod(step, per_epoch)).tolist() for step in range(start, total)),
+            generator=rng.generator(seed, "training", stage, "loader"),
+            num_workers=pace.num_workers,
+        ) as read,
+    ):
+        batches = noted(read, material.dataset)
         for step in range(start, total):
             batch = next(batches)
             rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
@@ -146,24 +155,6 @@ def place(method: nn.Module, precision: str, device: torch.device) -> None:
     method.to(device)
     if precision == "bf16" and any(parameter.ndim == 4 for parameter in method.parameters()):
         method.to(memory_format=torch.channels_last)
-
-
-def loader(
-    dataset: Dataset, sampler: CellBatchSampler, start: int, total: int, pace: Pace
-) -> DataLoader[Batch]:
-    """The batches of steps start..total. The loop owns the step, so prefetching loses none."""
-
-    def steps() -> Iterator[list[int]]:
-        for step in range(start, total):
-            yield sampler.batch(*divmod(step, len(sampler))).tolist()
-
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=steps(),
-        collate_fn=dataset.collate,
-        num_workers=pace.num_workers,
-        timeout=300 if pace.num_workers else 0,
-    )
 
 
 def with_ids(batch: Batch, cells: NDArray[np.int64], identities: NDArray[np.int64]) -> Batch:
