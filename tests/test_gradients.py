@@ -95,9 +95,14 @@ def test_live_batch_norm_in_parts_is_an_error_that_names_the_choices() -> None:
 
 
 def test_a_frozen_batch_norm_can_be_computed_in_parts() -> None:
+    torch.manual_seed(0)
     method = SimCLR(build_encoder("small_cnn"), norm="none")
     method.encoder.eval()
-    gradients_of(method, "fp32", CPU, 4)
+    ids = {"index": torch.arange(6), "cell": torch.zeros(6).long(), "identity": torch.arange(6)}
+    views = [{**ids, "image": torch.rand(6, 3, 16, 16)} for _ in range(2)]
+    whole, _ = gradients_of(method, "fp32", CPU)(views)
+    parts, _ = gradients_of(method, "fp32", CPU, 4)(views)
+    torch.testing.assert_close(parts, whole)
 
 
 def test_a_method_with_a_step_alone_cannot_be_computed_in_parts() -> None:

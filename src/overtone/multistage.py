@@ -105,17 +105,7 @@ def _train(
     inputs: Mapping[str, str],
     display: Display,
 ) -> None:
-    spec = parts.stages[stage]
-    sampler = CellBatchSampler(
-        levers.partition,
-        spec.batch_size,
-        seed=parts.seed,
-        stage=stage,
-        cells_per_batch=spec.cells_per_batch,
-        min_batch_size=spec.min_batch_size,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
+    spec, sampler = parts.stages[stage], _sampler(parts, levers, stage)
     with rng.seeded(parts.seed, "head", stage):
         method = distributed.synchronised(parts.method(encoder))
     _tell(home, stage, sampler)
@@ -158,6 +148,20 @@ def _train(
             on_epoch=monitor.on_epoch,
         )
     logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
+
+
+def _sampler(parts: Parts, levers: Levers, stage: int) -> CellBatchSampler:
+    spec = parts.stages[stage]
+    return CellBatchSampler(
+        levers.partition,
+        spec.batch_size,
+        seed=parts.seed,
+        stage=stage,
+        cells_per_batch=spec.cells_per_batch,
+        min_batch_size=spec.min_batch_size,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
 
 
 def _nowhere(_: Mapping[str, object]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,14 +104,8 @@ def train(
     with (
         rng.seeded(seed, "training", stage),
         Ledger(folder, stage) as ledger,
-        loaded(
-            material.dataset,
-            (sampler.batch(*divmod(step, per_epoch)).tolist() for step in range(start, total)),
-            generator=rng.generator(seed, "training", stage, "loader"),
-            num_workers=pace.num_workers,
-        ) as read,
+        _read(material, range(start, total), pace.num_workers) as batches,
     ):
-        batches = noted(read, material.dataset)
         for step in range(start, total):
             batch = next(batches)
             rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
@@ -118,12 +113,8 @@ def train(
             share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
-            made = material.views(
-                with_ids(to_device(batch, device), sampler.partition.pseudo_labels, material.identities),
-                Address(seed, stage, step),
-            )
             optimizer.zero_grad(set_to_none=True)
-            loss, z = gradients(made)
+            loss, z = gradients(_made(material, to_device(batch, device), step))
             ledger(step, batch["index"], float(loss))
             done = step + 1
             # One exchange a step: what ends or saves a step on one process does so on all.
@@ -148,6 +139,26 @@ def train(
                         folder / "checkpoints", done, method, optimizer, inputs, keep=pace.checkpoints_kept
                     )
                 interrupts.stop(int(stop))
+
+
+@contextmanager
+def _read(material: Material, steps: range, num_workers: int) -> Iterator[Iterator[Batch]]:
+    """The batches of some steps. The loop owns the step, so prefetching loses none."""
+    sampler = material.sampler
+    with loaded(
+        material.dataset,
+        (sampler.batch(*divmod(step, len(sampler))).tolist() for step in steps),
+        generator=rng.generator(sampler.seed, "training", sampler.stage, "loader"),
+        num_workers=num_workers,
+    ) as read:
+        yield noted(read, material.dataset)
+
+
+def _made(material: Material, batch: Batch, step: int) -> list[Batch]:
+    """The views of a batch, whose samples know their cell and their identity."""
+    sampler = material.sampler
+    known = with_ids(batch, sampler.partition.pseudo_labels, material.identities)
+    return material.views(known, Address(sampler.seed, sampler.stage, step))
 
 
 def place(method: nn.Module, precision: str, device: torch.device) -> None:
