@@ -266,3 +266,19 @@ def test_a_second_process_on_a_folder_is_told_the_pid_of_the_first_until_that_is
         finally:
             holder.kill()
             os.kill(worker, signal.SIGKILL)
+
+
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
+    with artifacts.writing(tmp_path / "made") as beside:
+        (beside / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("a")
+    manifest = tmp_path / "made" / artifacts.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"a.txt"', '"../b.txt"'))
+    with pytest.raises(RunError, match=r"names '\.\./b\.txt', outside its folder"):
+        artifacts.verify(tmp_path / "made")
+
+
+def test_json_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 200_000 + "]" * 200_000)
+    with pytest.raises(RunError, match="not readable as JSON"):
+        artifacts.read_json(tmp_path / "deep.json")

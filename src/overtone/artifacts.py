@@ -78,6 +78,8 @@ def verify(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder / MANIFEST}: damaged: it does not list files and inputs.") from None
     for name, (n_bytes, sha256) in files.items():
         path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{folder / MANIFEST}: damaged: it names {name!r}, outside its folder.")
         if not path.is_file():
             raise RunError(f"{path}: missing, although {MANIFEST} lists it.")
         if path.stat().st_size != n_bytes or _sha256(path) != sha256:
@@ -136,7 +138,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not readable as JSON ({error}).") from None
 
 
