@@ -202,7 +202,8 @@ def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> Non
     encoder = load_stage(parts, folder, stage).to(parts.device)
     for name, dataset in sets.items():
         with distributed.together():
-            own = distributed.own_share(len(dataset), EMBEDDED_AT_ONCE)
+            own, piece = distributed.own_share(len(dataset), EMBEDDED_AT_ONCE), _piece(home, name)
+            piece.unlink(missing_ok=True)  # of a run on more processes, in which this one had a share
             if len(own):
                 embed(
                     encoder,
@@ -211,7 +212,7 @@ def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> Non
                     device=parts.device,
                     precision=parts.precision,
                     num_workers=parts.num_workers,
-                    out=_piece(home, name, distributed.rank()),
+                    out=piece,
                     progress=lambda done, total: display.advance(f"stage {stage} embeds", done, total),
                 )
     with distributed.together():
@@ -222,9 +223,9 @@ def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> Non
                     join_rows([piece for piece in pieces if piece.exists()], beside / f"{name}.npy")
 
 
-def _piece(home: Path, name: str, number: int) -> Path:
-    """Where a process leaves its share of the embeddings for the first."""
-    return home / f".{name}-{number}.npy"
+def _piece(home: Path, name: str, number: int | None = None) -> Path:
+    """Where a process, by default this one, leaves its share of the embeddings for the first."""
+    return home / f".{name}-{distributed.rank() if number is None else number}.npy"
 
 
 def integrate(parts: Parts, folder: Path) -> None:

@@ -174,6 +174,8 @@ def saliency_of(parts: Parts, folder: Path, stage: int) -> NDArray[np.float32]:
 def find_saliency(parts: Parts, folder: Path, display: Display, stage: int) -> None:
     """Leaves beside a stage what it looks at in the share of the training samples of this process."""
     own = distributed.own_share(len(parts.dataset), AT_ONCE)
+    piece = saliency_piece(folder, stage, distributed.rank())
+    piece.unlink(missing_ok=True)  # of a run on more processes, in which this one had a share
     if not len(own):
         return
     found = saliency(
@@ -188,7 +190,6 @@ def find_saliency(parts: Parts, folder: Path, display: Display, stage: int) -> N
         progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
     )
     with artifacts.disk_errors(folder):
-        piece = saliency_piece(folder, stage, distributed.rank())
         np.save(piece, found.astype(np.float16), allow_pickle=False)
 
 
