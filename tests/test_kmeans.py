@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracles
@@ -11,6 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from overtone import distributed
 from overtone import kmeans as module
 from overtone.errors import NumericalError, RecipeError
 from overtone.kmeans import kmeans, kmeans_within, merge_small
@@ -122,6 +124,57 @@ def test_clusters_within_groups_follow_their_sizes() -> None:
     groups = np.repeat([0, 1, 2], [60, 39, 1])
     labels = kmeans_within(points, groups, cell_size=10, seed=0).labels_
     assert [len(np.unique(labels[groups == g])) for g in range(3)] == [6, 4, 1]
+
+
+class Processes:
+    """Does a work for each of several processes, one after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stages: list[Floats], world_size: int) -> None:
+        self.monkeypatch, self.world_size = monkeypatch, world_size
+        self.works = module.works(lambda count: stages[-count:])
+        self.shares: list[tuple[str, list[int]]] = []
+
+    def __call__(self, name: str, *arguments: object) -> list[Any]:
+        found = []
+        with self.monkeypatch.context() as patch:
+            patch.setattr(distributed, "world_size", lambda: self.world_size)
+            for rank in range(self.world_size):
+                patch.setattr(distributed, "rank", lambda rank=rank: rank)
+                found.append(self.works[name](*arguments))
+        sizes = [
+            sum(len(part.labels_) for part in each) if name == "within" else len(each[0]) for each in found
+        ]
+        self.shares.append((name, sizes))
+        return found
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("one_level", [1024, 50])
+def test_processes_that_share_the_work_find_what_one_finds(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, one_level: int
+) -> None:
+    rng = np.random.default_rng(0)
+    stages = [rng.standard_normal((900, 6)), rng.standard_normal((900, 4))]
+    monkeypatch.setattr(module, "_ONE_LEVEL", one_level)
+    monkeypatch.setattr(module, "_CHUNK", 5_000)  # samples are assigned 55 at a time
+    everyone = Processes(monkeypatch, stages, world_size)
+    alone, shared = kmeans(stages, 90, seed=0), kmeans(stages, 90, seed=0, everyone=everyone)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [name for name, _ in everyone.shares] == ["assign"] + ["within"] * (one_level == 50)
+    for _, sizes in everyone.shares:
+        assert sum(sizes) == 900
+        assert sorted(sizes)[-2] > 100
+
+
+def test_processes_share_the_clusters_within_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, groups = np.random.default_rng(0).standard_normal((300, 5)), np.arange(300) % 7
+    everyone = Processes(monkeypatch, [points], 3)
+    alone = kmeans_within(points, groups, cell_size=10, seed=0)
+    shared = kmeans_within(points, groups, cell_size=10, seed=0, everyone=everyone)
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert everyone.shares == [("within", [129, 86, 85])]
 
 
 def test_small_clusters_join_the_nearest_large_one() -> None:

@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
-        "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages",
+        "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages", "shares",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "gradients", "training"},

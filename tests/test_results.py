@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from processes import finished, start
 
 from overtone.datasets import arrays, trifeature
 from overtone.progress import Silent
@@ -48,6 +49,38 @@ def test_the_table_holds_every_stage_all_together_and_what_they_are_compared_wit
     ]
     assert all(0 <= value <= 100 for figures in rows.values() for (value,) in figures.values())
     assert results.sentences[-2] == "Probes were asked about 64 samples: the test set."
+
+
+EVALUATE = """
+import sys
+from pathlib import Path
+from overtone import distributed, results
+from overtone.study import Study
+
+read = results.read_columns
+def noted(columns, *rest):
+    print("read", *columns, flush=True)
+    return read(columns, *rest)
+results.read_columns = noted
+
+with distributed.joined():
+    found = results.evaluate_study(Study.load(Path(sys.argv[1])))
+    print("found", found is not None)
+"""
+
+
+def test_processes_share_the_columns_out_and_find_what_one_finds(study: Study) -> None:
+    evaluate_study(study)
+    written = ("results.json", "table.md")
+    alone = [(study.folder / name).read_bytes() for name in written]
+    for name in written:
+        (study.folder / name).unlink()
+    (code, first), (other_code, second) = finished(start(2, EVALUATE, study.folder))
+    assert (code, other_code) == (0, 0), first + second
+    assert [(study.folder / name).read_bytes() for name in written] == alone
+    assert (first.count("read"), second.count("read")) == (3, 3)
+    assert "found True" in first
+    assert "found False" in second
 
 
 def test_table_verdict_figures_and_picture_are_written(study: Study) -> None:

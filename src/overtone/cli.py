@@ -384,11 +384,11 @@ def _finish(study: Study, jobs: int | None) -> None:
                 study.save()
         stack.enter_context(distributed.by_first(lambda: failures.kept(study.folder)))
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
-        with distributed.together():
-            if not distributed.is_first():
-                return
-            with logging_to(display):
-                results = evaluate_study(study)
+        with logging_to(display):
+            results = evaluate_study(study)
+        first = distributed.is_first()
+    if not first:
+        return
     _show(study.folder, results, written=True)
     _line(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
     _line(f"overtone.load({str(study.home(0))!r}).encode(...)")

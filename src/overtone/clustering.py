@@ -7,7 +7,15 @@ from typing import Literal, TypeAlias, get_args
 
 from overtone import rng
 from overtone.errors import RecipeError
-from overtone.kmeans import Floats, Ints, kmeans, kmeans_within, merge_small, resolved_clusters
+from overtone.kmeans import (
+    Everyone,
+    Floats,
+    Ints,
+    kmeans,
+    kmeans_within,
+    merge_small,
+    resolved_clusters,
+)
 from overtone.partition import Partition
 
 Mode: TypeAlias = Literal["concat", "intersect", "nested", "last"]
@@ -21,6 +29,7 @@ def next_partition(
     n_clusters: int | None = None,
     cell_size: float | None = None,
     seed: int,
+    everyone: Everyone | None = None,
 ) -> tuple[Partition, Ints]:
     """The cells of the next stage, none of a single sample where that can be had.
 
@@ -34,6 +43,7 @@ def next_partition(
         n_clusters: K; with `nested`, the most in each cell.
         cell_size: Instead, the mean size wanted of a cluster: K = N / cell_size, at least 2.
         seed: The run's seed.
+        everyone: Shares the work out over processes, see `kmeans`.
 
     Returns:
         The partition, and (N,) int64 the cluster labels of the newest stage, to keep for the next call.
@@ -53,15 +63,17 @@ def next_partition(
     k = resolved_clusters(n, n_clusters, cell_size)
     seed = rng.derive(seed, "cells", len(embeddings))
     if mode == "concat":
-        found = kmeans(embeddings, k, seed=seed)
+        found = kmeans(embeddings, k, seed=seed, everyone=everyone)
         labels = merge_small(found.labels_, embeddings, found.cluster_centers_)
         return Partition(labels), labels
     if mode == "nested" and earlier_labels:
         parents = Partition.intersect(earlier_labels).merged().pseudo_labels
-        labels = kmeans_within(newest, parents, n_clusters=n_clusters, cell_size=cell_size, seed=seed).labels_
+        labels = kmeans_within(
+            newest, parents, n_clusters=n_clusters, cell_size=cell_size, seed=seed, everyone=everyone
+        ).labels_
         cells = Partition(labels).merged(parents=parents)
         return cells, cells.pseudo_labels
-    labels = kmeans(newest, k, seed=seed).labels_
+    labels = kmeans(newest, k, seed=seed, everyone=everyone).labels_
     if mode == "last":
         return Partition(labels), labels
     coarser = Partition.intersect(earlier_labels).pseudo_labels if earlier_labels else None

@@ -42,7 +42,7 @@ _REMEDY = (
     f"many processes as you like. If it was only slow, raise {TIMEOUT}."
 )
 
-Works = Mapping[str, Callable[..., None]]
+Works = Mapping[str, Callable[..., Any]]
 
 _waiting: Any = None  # the group in which processes wait for one that works alone
 _works: Works = {}
@@ -262,14 +262,19 @@ def _served() -> Any:
     return None
 
 
-def all_do(name: str, *arguments: object) -> None:
-    """Has every process do one of the works of `in_turn`, in which this process is leading."""
-    _do(_ordered((name, *arguments)))
+def all_do(name: str, *arguments: object) -> list[Any]:
+    """Has every process do one of the works of `in_turn`, in which this process is leading.
+
+    Returns:
+        What each found, in their order.
+    """
+    return _do(_ordered((name, *arguments)))
 
 
-def _do(order: Any) -> None:
+def _do(order: Any) -> list[Any]:
     with together():
-        _works[order[0]](*order[1:])
+        found = _works[order[0]](*order[1:])
+    return collected(found)
 
 
 def _ordered(order: Any) -> Any:
@@ -279,6 +284,34 @@ def _ordered(order: Any) -> Any:
     said = [order]
     distributed.broadcast_object_list(said, src=0, group=_waiting)
     return said[0]
+
+
+def collected(value: T) -> list[T]:
+    """What each process has, in their order, at the first process; at the others nothing.
+
+    >>> collected(3)
+    [3]
+    """
+    if not _several():
+        return [value]
+    found: list[Any] | None = [None] * world_size() if is_first() else None
+    distributed.gather_object(value, found, dst=0, group=_waiting)
+    return found or []
+
+
+def dealt(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Deals tasks out to the processes.
+
+    Returns:
+        What they give, in their order, at the first process; at the others nothing.
+
+    >>> dealt([lambda: 1, lambda: 2])
+    [1, 2]
+    """
+    with together():
+        own = [task() for task in tasks[rank() :: world_size()]]
+    found = collected(own)
+    return [found[n % len(found)][n // len(found)] for n in range(len(tasks))] if found else []
 
 
 def own_share(n: int, multiple: int) -> range:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,10 +17,10 @@ from overtone.artifacts import disk_errors
 from overtone.contracts import Batch, Dataset
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.loading import chunks, loaded
+from overtone.npy import created
 from overtone.rng import generator
 from overtone.skipping import noted
 
-_ROWS = 2**16  # copied at a time
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -33,6 +31,7 @@ def embed(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     precision: str = "fp32",
+    rows: range | None = None,
     out: Path | None = None,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -45,12 +44,13 @@ def embed(
         batch_size: Samples at a time; bounds the memory and, up to rounding, changes nothing else.
         device: Where to run, and where the encoder is moved; by default where it is.
         precision: `fp32`, or `bf16` for autocast.
+        rows: Of which samples, all by default; n of them.
         out: A `.npy` file that takes the embeddings, complete or not at all, however large they are.
         num_workers: Processes that load samples.
-        progress: Called after each batch with the samples done and N.
+        progress: Called after each batch with the samples done and n.
 
     Returns:
-        (N, D) float32: an array, or with `out` a read-only memory map of the file.
+        (n, D) float32: an array, or with `out` a read-only memory map of the file.
 
     Raises:
         RecipeError: An unknown precision, or an encoder that does not give one row a sample.
@@ -67,41 +67,21 @@ def embed(
     """
     if precision not in _AUTOCAST:
         raise RecipeError(f"precision: {precision!r} is unknown; expected one of {', '.join(_AUTOCAST)}.")
-    if not len(dataset):
+    rows = range(len(dataset)) if rows is None else rows
+    if not len(rows):
         raise DataError("embed: the dataset is empty; expected at least one sample.")
     device = next((p.device for p in encoder.parameters()), "cpu") if device is None else device
-    order, draws = chunks(range(len(dataset)), batch_size), generator(0, "embed")
+    order, draws = chunks(rows, batch_size), generator(0, "embed")
     with (
         loaded(dataset, order, num_workers=num_workers, generator=draws) as batches,
         evaluating(encoder),
     ):
         read = noted(batches, dataset)
-        rows = _rows(encoder.to(device), read, torch.device(device), _AUTOCAST[precision])
+        found = _embedded(encoder.to(device), read, torch.device(device), _AUTOCAST[precision])
+        ids = [dataset.ids[row] for row in rows] if len(rows) < len(dataset) else dataset.ids
         if out is None:
-            return _filled(_array, rows, dataset, progress)
-        return _file(out, lambda beside: _filled(partial(_memory_map, beside), rows, dataset, progress))
-
-
-def join_rows(pieces: Sequence[Path], out: Path) -> None:
-    """Puts `.npy` files of rows one below the other into one, and removes them; short rows end in zeros.
-
-    Raises:
-        DiskError: `out` cannot be written.
-    """
-    if len(pieces) == 1:
-        shutil.move(pieces[0], out)
-        return
-    maps = [np.load(piece, mmap_mode="r", allow_pickle=False) for piece in pieces]
-    shape = sum(map(len, maps)), max(rows.shape[1] for rows in maps)
-    joined, begin = _memory_map(out, shape, maps[0].dtype), 0
-    for rows in maps:
-        for first in range(0, len(rows), _ROWS):
-            part = rows[first : first + _ROWS]
-            joined[begin + first : begin + first + len(part), : part.shape[1]] = part
-        begin += len(rows)
-    del joined  # which writes it
-    for piece in pieces:
-        piece.unlink()
+            return _filled(_array, found, ids, progress)
+        return _file(out, lambda beside: _filled(partial(created, beside), found, ids, progress))
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
@@ -132,7 +112,7 @@ def evaluating(encoder: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _rows(
+def _embedded(
     encoder: nn.Module, batches: Iterator[Batch], device: torch.device, autocast: torch.dtype | None
 ) -> Iterator[NDArray[np.float32]]:
     for batch in batches:
@@ -144,19 +124,19 @@ def _rows(
                 f"encoder: gave {tuple(embeddings.shape)} for a batch of {len(batch['index'])} samples; "
                 "expected (batch, dimension). Pool or flatten its output."
             )
-        rows: NDArray[np.float32] = embeddings.float().cpu().numpy()
-        yield rows
+        found: NDArray[np.float32] = embeddings.float().cpu().numpy()
+        yield found
 
 
 def _filled(
     allocate: Callable[[tuple[int, int]], NDArray[np.float32]],
     chunks: Iterator[NDArray[np.float32]],
-    dataset: Dataset,
+    ids: Sequence[str],
     progress: Callable[[int, int], None] | None,
 ) -> NDArray[np.float32]:
-    done, total = 0, len(dataset)
+    done, total = 0, len(ids)
     for rows in chunks:
-        _check_finite(rows, dataset.ids[done : done + len(rows)])
+        _check_finite(rows, ids[done : done + len(rows)])
         if not done:
             result = allocate((total, rows.shape[1]))
         result[done : done + len(rows)] = rows
@@ -193,14 +173,3 @@ def _file(out: Path, fill: Callable[[Path], object]) -> NDArray[np.float32]:
 
 def _array(shape: tuple[int, int]) -> NDArray[np.float32]:
     return np.empty(shape, np.float32)
-
-
-def _memory_map(path: Path, shape: tuple[int, int], dtype: Any = np.float32) -> NDArray[Any]:
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
-        if hasattr(os, "posix_fallocate"):
-            # A map over a sparse file on a full disk dies of SIGBUS at some later page; this is an error now.
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return rows

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from overtone import rng
+from overtone import distributed, rng
 from overtone.errors import NumericalError, RecipeError
 from overtone.partition import Partition
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.int64]
 Embeddings: TypeAlias = Floats | Sequence[Floats]
+Everyone: TypeAlias = Callable[..., Sequence[Any]]
+"""Has each of several processes do one of `works`, given its name and arguments; what each found."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def kmeans(
     seed: int,
     n_iter: int = 20,
     max_points_per_cluster: int = 256,
+    everyone: Everyone | None = None,
 ) -> Clustering:
     """Spherical k-means, trained by faiss on a seeded subsample; everything is then assigned in chunks.
 
@@ -72,6 +75,7 @@ def kmeans(
         seed: Of this clustering; every draw follows from it.
         n_iter: Passes over the subsample.
         max_points_per_cluster: The subsample has K times as many samples.
+        everyone: Shares the work out, without changing what is found.
 
     Returns:
         Labels, centers and inertia. Clusters may be empty, which is logged.
@@ -88,7 +92,8 @@ def kmeans(
     stages = _stages(embeddings)
     n = len(stages[0])
     _check_n_clusters(n_clusters, n)
-    found = _cluster(stages, np.arange(n), n_clusters, _Settings(seed, n_iter, max_points_per_cluster))
+    settings = _Settings(seed, n_iter, max_points_per_cluster)
+    found = _cluster(stages, np.arange(n), n_clusters, settings, everyone)
     if (found.labels_ == found.labels_[0]).all():
         raise NumericalError(
             f"all {n:,} embeddings fall into one of n_clusters={n_clusters}: they are alike, the encoder has"
@@ -107,6 +112,7 @@ def kmeans_within(
     seed: int,
     n_iter: int = 20,
     max_points_per_cluster: int = 256,
+    everyone: Everyone | None = None,
 ) -> Clustering:
     """Spherical k-means inside each group by itself.
 
@@ -118,6 +124,7 @@ def kmeans_within(
         seed: Of this clustering.
         n_iter: Passes over the subsample of each group.
         max_points_per_cluster: Samples of it for each cluster.
+        everyone: Shares the work out, without changing what is found.
 
     Returns:
         Labels numbered group by group, all centers in that order, and the sum of the inertias.
@@ -131,7 +138,31 @@ def kmeans_within(
     else:
         counts = _shares(cells, cell_size)
     settings = _Settings(seed, n_iter, max_points_per_cluster)
-    return _within(stages, np.arange(len(cells)), cells, counts, settings)
+    return _within(stages, np.arange(len(groups)), cells, counts, settings, everyone)
+
+
+def works(newest: Callable[[int], Embeddings]) -> dict[str, Callable[..., Any]]:
+    """What the processes of a run do for `kmeans` and `kmeans_within`, each for its share of the samples.
+
+    Args:
+        newest: The embeddings of so many stages, the newest ones.
+    """
+
+    def assign(n_stages: int, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
+        stages = _stages(newest(n_stages))
+        # In the same chunks as one process would, so that no sum is rounded in another way.
+        own = distributed.own_share(len(stages[0]), _chunk(centers))
+        return _assigned(stages, np.arange(own.start, own.stop), centers)
+
+    def within(n_stages: int, groups: Ints, counts: Ints, settings: _Settings) -> list[Clustering]:
+        cells = Partition(groups)
+        # Cells, as many as hold the process's share of the samples.
+        share = np.arange(distributed.rank(), distributed.rank() + 2) * len(groups) / distributed.world_size()
+        begin, end = np.searchsorted(cells.offsets[:-1], share)
+        samples = np.arange(len(groups))
+        return _inside(_stages(newest(n_stages)), samples, cells, counts, settings, range(begin, end))
+
+    return {"assign": assign, "within": within}
 
 
 def merge_small(labels: Ints, embeddings: Embeddings, centers: Floats, floor: int = 2) -> Ints:
@@ -165,34 +196,59 @@ def merge_small(labels: Ints, embeddings: Embeddings, centers: Floats, floor: in
     return merged
 
 
-def _cluster(stages: list[Floats], samples: Ints, k: int, settings: _Settings) -> Clustering:
+def _cluster(
+    stages: list[Floats], samples: Ints, k: int, settings: _Settings, everyone: Everyone | None = None
+) -> Clustering:
+    """K clusters of these samples, which are all there are where the work is shared out."""
     if k > _ONE_LEVEL:
         first = round(math.sqrt(k))
         _log.info("%s clusters of %s samples on two levels: %s, then within each", k, len(samples), first)
-        cells = Partition(_cluster(stages, samples, first, settings).labels_)
-        return _within(stages, samples, cells, _shares(cells, len(samples) / k), settings)
+        cells = Partition(_cluster(stages, samples, first, settings, everyone).labels_)
+        return _within(stages, samples, cells, _shares(cells, len(samples) / k), settings, everyone)
     n_points = min(len(samples), k * settings.max_points_per_cluster)
     key = rng.derive(settings.seed, "subsample")
     drawn = np.sort(rng.permuted(np.arange(n_points), len(samples), key))
     centers = _trained(_unit_rows(stages, samples[drawn]), k, settings)
-    labels, similarity = _assigned(stages, samples, centers)
+    if everyone is None:
+        labels, similarity = _assigned(stages, samples, centers)
+    else:
+        found = everyone("assign", len(stages), centers)
+        labels, similarity = (np.concatenate(shares) for shares in zip(*found, strict=True))
     return Clustering(labels, centers, float(np.maximum(2 - 2 * similarity, 0).sum()))
 
 
 def _within(
-    stages: list[Floats], samples: Ints, cells: Partition, counts: Ints, settings: _Settings
+    stages: list[Floats],
+    samples: Ints,
+    cells: Partition,
+    counts: Ints,
+    settings: _Settings,
+    everyone: Everyone | None = None,
 ) -> Clustering:
     """`counts[c]` clusters in cell c of these samples."""
+    if everyone is None:
+        parts = _inside(stages, samples, cells, counts, settings, range(len(counts)))
+    else:
+        found = everyone("within", len(stages), cells.pseudo_labels, counts, settings)
+        parts = [part for share in found for part in share]
     labels = np.empty(len(samples), np.int64)
+    labels[cells.order] = np.concatenate(
+        [part.labels_ + begin for part, begin in zip(parts, np.cumsum(counts) - counts, strict=True)]
+    )
+    centers = np.concatenate([part.cluster_centers_ for part in parts])
+    return Clustering(labels, centers, sum(part.inertia_ for part in parts))
+
+
+def _inside(
+    stages: list[Floats], samples: Ints, cells: Partition, counts: Ints, settings: _Settings, which: range
+) -> list[Clustering]:
+    """The clusters inside some cells, each by itself."""
     parts: list[Clustering] = []
-    begins = np.cumsum(counts) - counts
-    for cell, begin in enumerate(begins.tolist()):
+    for cell in which:
         members = cells.order[cells.offsets[cell] : cells.offsets[cell + 1]]
         inner = settings._replace(seed=rng.derive(settings.seed, "within", cell))
         parts.append(_cluster(stages, samples[members], int(counts[cell]), inner))
-        labels[members] = begin + parts[-1].labels_
-    centers = np.concatenate([part.cluster_centers_ for part in parts])
-    return Clustering(labels, centers, sum(part.inertia_ for part in parts))
+    return parts
 
 
 def _shares(cells: Partition, cell_size: float) -> Ints:
@@ -233,13 +289,18 @@ def _start(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32
 def _assigned(stages: list[Floats], samples: Ints, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
     """The center of the largest cosine for each sample, the first of equals, and that cosine."""
     labels, similarity = np.empty(len(samples), np.int64), np.empty(len(samples))
-    length = max(1, _CHUNK // max(centers.shape))
+    length = _chunk(centers)
     for begin in range(0, len(samples), length):
         part = slice(begin, begin + length)
         cosines = _unit_rows(stages, samples[part]) @ centers.T
         labels[part] = cosines.argmax(axis=1)
         similarity[part] = cosines.max(axis=1)
     return labels, similarity
+
+
+def _chunk(centers: Floats) -> int:
+    """How many samples are assigned at a time."""
+    return max(1, _CHUNK // int(max(centers.shape)))
 
 
 def _unit_rows(stages: list[Floats], samples: Ints) -> NDArray[np.float32]:

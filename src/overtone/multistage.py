@@ -15,13 +15,12 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from overtone import artifacts, distributed, interrupts, rng
-from overtone.datasets import subset
-from overtone.embedding import embed, join_rows
+from overtone.contracts import Dataset
+from overtone.embedding import embed
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
 from overtone.integration import JointEncoder
 from overtone.levers import Levers, levers_of
@@ -31,6 +30,7 @@ from overtone.optim import build_optimizer
 from overtone.progress import Display, Silent
 from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
+from overtone.shares import join_shares, share_out
 from overtone.skipping import Replacing
 from overtone.stages import StageSpec
 from overtone.training import Material, Pace, train
@@ -201,31 +201,30 @@ def embed_stage(parts: Parts, folder: Path, stage: int, display: Display) -> Non
         return
     encoder = load_stage(parts, folder, stage).to(parts.device)
     for name, dataset in sets.items():
+        make = partial(_embed_rows, parts, encoder, dataset, display, f"stage {stage} embeds")
         with distributed.together():
-            own, piece = distributed.own_share(len(dataset), EMBEDDED_AT_ONCE), _piece(home, name)
-            piece.unlink(missing_ok=True)  # of a run on more processes, in which this one had a share
-            if len(own):
-                embed(
-                    encoder,
-                    dataset if len(own) == len(dataset) else subset(dataset, np.array(own)),
-                    batch_size=EMBEDDED_AT_ONCE,
-                    device=parts.device,
-                    precision=parts.precision,
-                    num_workers=parts.num_workers,
-                    out=piece,
-                    progress=lambda done, total: display.advance(f"stage {stage} embeds", done, total),
-                )
+            share_out(home / name, len(dataset), EMBEDDED_AT_ONCE, make)
     with distributed.together():
         if distributed.is_first():
             with artifacts.writing(home / "embeddings", inputs) as beside:
                 for name in sets:
-                    pieces = [_piece(home, name, number) for number in range(distributed.world_size())]
-                    join_rows([piece for piece in pieces if piece.exists()], beside / f"{name}.npy")
+                    join_shares(home / name, beside / f"{name}.npy")
 
 
-def _piece(home: Path, name: str, number: int | None = None) -> Path:
-    """Where a process, by default this one, leaves its share of the embeddings for the first."""
-    return home / f".{name}-{distributed.rank() if number is None else number}.npy"
+def _embed_rows(
+    parts: Parts, encoder: Encoder, dataset: Dataset, display: Display, task: str, rows: range, out: Path
+) -> None:
+    embed(
+        encoder,
+        dataset,
+        batch_size=EMBEDDED_AT_ONCE,
+        device=parts.device,
+        precision=parts.precision,
+        num_workers=parts.num_workers,
+        rows=rows,
+        out=out,
+        progress=partial(display.advance, task),
+    )
 
 
 def integrate(parts: Parts, folder: Path) -> None:

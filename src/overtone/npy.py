@@ -1,13 +1,16 @@
-"""Arrays in .npy files, mapped only after their header has been checked against the file."""
+"""Arrays in .npy files: mapped only after their header has been checked, created only where they fit."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from overtone.artifacts import disk_errors
 
 _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 _READERS: dict[tuple[int, int], Callable[[IO[bytes]], _Header]] = {
@@ -31,6 +34,22 @@ def mapped(path: Path) -> NDArray[Any]:
     with path.open("rb") as file:
         check_header(file, path.stat().st_size)
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
+
+
+def created(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+    """A new .npy file, mapped for writing, whose room on the disk is taken at once.
+
+    Raises:
+        DiskError: There is none.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            # A map over a sparse file on a full disk dies of SIGBUS at some later page; this is an error now.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from overtone import artifacts
+from overtone import artifacts, distributed
 from overtone.contracts import Dataset
 from overtone.embedding import embed
 from overtone.errors import RunError
@@ -36,6 +36,8 @@ from overtone.text import utf8
 logger = logging.getLogger(__name__)
 
 Codes = dict[str, NDArray[np.int64]]
+Scores = dict[str, dict[tuple[str, str], Score]]
+"""Column -> (attribute, probe) -> what the probe reads from it."""
 
 
 class ProbeSets(NamedTuple):
@@ -88,23 +90,28 @@ Reader = Callable[[Path, int], tuple[NDArray[np.float32], NDArray[np.float32]]]
 def evaluate_study(study: Study) -> Results | None:
     """Probes everything that a study trained; writes `results.json`, `table.md` and pictures of the levers.
 
+    Of several processes, each reads some of the columns, and the first gives the results.
+
     Returns:
         None where no attribute has labels.
 
     Raises:
         RunError: A run of it is not finished.
     """
-    _require_finished(study)
-    dataset, test = open_data(study.recipe, cache_dir=study.cache)
-    write_pictures(study.home(0), dataset, study.recipe)
-    sets = probe_sets(dataset, test)
+    with distributed.together():
+        _require_finished(study)
+    dataset, test = distributed.in_turn(partial(open_data, study.recipe, cache_dir=study.cache))
+    with distributed.together():
+        sets = probe_sets(dataset, test)
+        if distributed.is_first():
+            write_pictures(study.home(0), dataset, study.recipe)
     results = _read(study, sets, partial(embeddings_kept, sets))
-    if results is None:
-        return None
-    copies = counted(identities_kept(study.home(0)), getattr(dataset, "texts", None))
-    if copies.copies:
-        results.sentences.append(f"Never negatives of each other: {copies}.")
-    _write(study, results, copies)
+    with distributed.together():
+        if results is not None:
+            copies = counted(identities_kept(study.home(0)), getattr(dataset, "texts", None))
+            if copies.copies:
+                results.sentences.append(f"Never negatives of each other: {copies}.")
+            _write(study, results, copies)
     return results
 
 
@@ -195,9 +202,9 @@ def columns(home: Path, n_stages: int, baselines: bool) -> dict[str, list[tuple[
 
 def read_columns(
     columns: Mapping[str, Sequence[tuple[Path, int]]], sets: ProbeSets, reader: Reader, normalise: str
-) -> dict[str, dict[tuple[str, str], Score]]:
-    """Column -> (attribute, probe) -> what the probe reads from its encoders side by side."""
-    read = {}
+) -> Scores:
+    """What the probes read from the encoders of each column side by side."""
+    read: Scores = {}
     for column, parts in columns.items():
         train, test = (
             concatenated(side, normalise) for side in zip(*(reader(*part) for part in parts), strict=True)
@@ -208,16 +215,16 @@ def read_columns(
 
 def read_integrated(
     home: Path, method: str, n_stages: int, sets: ProbeSets, reader: Reader, module: nn.Module | None
-) -> dict[tuple[str, str], Score]:
-    """What the probes read from the encoder that a method made of the stages of a run."""
+) -> Scores:
+    """What the probes read from the encoder that a method made of the stages of a run, as a column."""
     place = integrated(home, method)
     if method == "distilled":
-        return _scores(*reader(place, 0), sets)
+        return {method: _scores(*reader(place, 0), sets)}
     encoder = load(place, encoder=module)
     sides = zip(*(reader(home, stage) for stage in range(n_stages)), strict=True)
     with torch.inference_mode():
         train, test = (encoder.join([torch.from_numpy(np.array(e)) for e in side]).numpy() for side in sides)
-    return _scores(train, test, sets)
+    return {method: _scores(train, test, sets)}
 
 
 def _scores(
@@ -281,7 +288,7 @@ def _write_erased(home: Path, stage: int, dataset: Dataset, seed: int) -> None:
 
 
 def _results(
-    scores: Sequence[Mapping[str, Mapping[tuple[str, str], Score]]],
+    scores: Sequence[Scores],
     n_stages: int,
     baselines: bool,
     sets: ProbeSets,
@@ -315,12 +322,22 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     homes = [study.home(seed) for seed in range(study.seeds)]
     methods = [name for name in TAKES if all(is_integrated(home, name) for home in homes)]
     module = own_module(study.recipe)
-    scores = []
-    for home in homes:
-        shown = columns(home, n_stages, study.baselines)
-        read = read_columns(shown, sets, reader, study.recipe.normalise or "each")
-        read |= {name: read_integrated(home, name, n_stages, sets, reader, module) for name in methods}
-        scores.append(read)
+    normalise = study.recipe.normalise or "each"
+    shown = [columns(home, n_stages, study.baselines) for home in homes]
+    tasks: list[Callable[[], Scores]] = []
+    for home, its_columns in zip(homes, shown, strict=True):
+        tasks += [
+            partial(read_columns, {name: its_columns[name]}, sets, reader, normalise) for name in its_columns
+        ]
+        tasks += [partial(read_integrated, home, name, n_stages, sets, reader, module) for name in methods]
+    read = distributed.dealt(tasks)
+    if not distributed.is_first():
+        return None
+    of_each = len(tasks) // len(homes)
+    scores = [
+        {name: found for part in read[begin : begin + of_each] for name, found in part.items()}
+        for begin in range(0, len(read), of_each)
+    ]
     return _results(scores, n_stages, study.baselines, sets)
 
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from overtone import artifacts, distributed
+from overtone import artifacts, distributed, kmeans
 from overtone.contracts import Views
-from overtone.levers.cells import partition_of
+from overtone.levers.cells import newest_embeddings, partition_of
 from overtone.levers.hiding import find_saliency, views_of
 from overtone.levers.identities import identities_of
 from overtone.partition import Partition
@@ -45,7 +45,10 @@ def levers_of(parts: Parts, folder: Path, stage: int, display: Display) -> Lever
     Stage 0 has one cell and hides nothing. The first process makes them and the others find them made; what
     goes through the whole data set is shared out.
     """
-    works = {"saliency": partial(find_saliency, parts, folder, display)}
+    works: distributed.Works = {
+        "saliency": partial(find_saliency, parts, folder, display),
+        **kmeans.works(partial(newest_embeddings, folder, stage)),
+    }
     return distributed.in_turn(partial(_levers, parts, folder, stage, display), works)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from overtone import artifacts, rng
+from overtone import artifacts, distributed, rng
 from overtone.clustering import Mode, next_partition
 from overtone.discrimination import known_inside
 from overtone.granularity import candidates, chosen
-from overtone.kmeans import Ints
+from overtone.kmeans import Floats, Ints
 from overtone.partition import Partition
 from overtone.run_folder import Parts, array_in, embeddings_of, load_stage, reusable, stage_folder
 
@@ -46,7 +46,13 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
         @lru_cache(maxsize=1)  # the size tried last is nearly always the one that is taken
         def made(size: int | None) -> tuple[Partition, Ints]:
             return next_partition(
-                mode, embeddings, labels, n_clusters=spec.n_clusters, cell_size=size, seed=seed
+                mode,
+                embeddings,
+                labels,
+                n_clusters=spec.n_clusters,
+                cell_size=size,
+                seed=seed,
+                everyone=distributed.all_do,
             )
 
         size, choice = _size(parts, folder, stage, made)
@@ -56,6 +62,11 @@ def partition_of(parts: Parts, folder: Path, stage: int) -> Partition:
             np.save(beside / "cluster_labels.npy", newest, allow_pickle=False)
             artifacts.write_json(beside / "choice.json", choice)
     return Partition.load(place, n)
+
+
+def newest_embeddings(folder: Path, stage: int, count: int) -> list[Floats]:
+    """What so many of the stages before one left behind, the newest."""
+    return [embeddings_of(folder, earlier) for earlier in range(stage - count, stage)]
 
 
 def _earlier_labels(folder: Path, stage: int) -> list[Ints]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from overtone import artifacts, distributed, rng
 from overtone.clustering import next_partition
 from overtone.contracts import Dataset, Views
 from overtone.discrimination import COMPANIONS, known_inside
-from overtone.embedding import join_rows
 from overtone.errors import RecipeError
 from overtone.evidence import AT_ONCE, covering, saliency, strongest
 from overtone.granularity import MOST_KNOWN, candidates
 from overtone.partition import Partition
 from overtone.progress import Display
 from overtone.run_folder import Parts, array_in, embeddings_of, load_stage, reusable, stage_folder
+from overtone.shares import join_shares, share_out
 from overtone.views.erasing import ErasingViews, Units, bank_of
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,11 @@ def _as_needed(parts: Parts, folder: Path, stage: int) -> tuple[NDArray[np.bool_
     size = candidates("fine", len(parts.dataset))[0]
     seed = rng.derive(parts.seed, "clusters", stage)
     cells, _ = next_partition(
-        "concat", [embeddings_of(folder, s) for s in range(stage)], cell_size=size, seed=seed
+        "concat",
+        [embeddings_of(folder, s) for s in range(stage)],
+        cell_size=size,
+        seed=seed,
+        everyone=distributed.all_do,
     )
     hides: list[int] = []
     choice: dict[str, Any] = {"hides": hides, "cell_size": size, "known": []}
@@ -166,36 +171,29 @@ def saliency_of(parts: Parts, folder: Path, stage: int) -> NDArray[np.float32]:
     if not reusable(place, inputs):
         distributed.all_do("saliency", stage)
         with artifacts.writing(place, inputs) as beside:
-            pieces = [saliency_piece(folder, stage, number) for number in range(distributed.world_size())]
-            join_rows([piece for piece in pieces if piece.exists()], beside / "saliency.npy")
+            join_shares(place, beside / "saliency.npy")
     return kept_saliency(folder, stage)
 
 
 def find_saliency(parts: Parts, folder: Path, display: Display, stage: int) -> None:
     """Leaves beside a stage what it looks at in the share of the training samples of this process."""
-    own = distributed.own_share(len(parts.dataset), AT_ONCE)
-    piece = saliency_piece(folder, stage, distributed.rank())
-    piece.unlink(missing_ok=True)  # of a run on more processes, in which this one had a share
-    if not len(own):
-        return
-    found = saliency(
-        load_stage(parts, folder, stage),
-        parts.dataset,
-        embeddings_of(folder, stage),
-        units_of(parts.dataset),
-        seed=parts.seed,
-        device=parts.device,
-        rows=own,
-        num_workers=parts.num_workers,
-        progress=lambda done, total: display.advance(f"what stage {stage} looks at", done, total),
-    )
-    with artifacts.disk_errors(folder):
-        np.save(piece, found.astype(np.float16), allow_pickle=False)
 
+    def make(rows: range, out: Path) -> None:
+        found = saliency(
+            load_stage(parts, folder, stage),
+            parts.dataset,
+            embeddings_of(folder, stage),
+            units_of(parts.dataset),
+            seed=parts.seed,
+            device=parts.device,
+            rows=rows,
+            num_workers=parts.num_workers,
+            progress=partial(display.advance, f"what stage {stage} looks at"),
+        )
+        with artifacts.disk_errors(folder):
+            np.save(out, found.astype(np.float16), allow_pickle=False)
 
-def saliency_piece(folder: Path, stage: int, number: int) -> Path:
-    """Where a process leaves its share of the saliency."""
-    return stage_folder(folder, stage) / f".saliency-{number}.npy"
+    share_out(stage_folder(folder, stage) / "saliency", len(parts.dataset), AT_ONCE, make)
 
 
 def kept_saliency(folder: Path, stage: int) -> NDArray[np.float32]:
