@@ -27,6 +27,16 @@ RIVALS: dict[str, Values] = {
 """Objectives against feature suppression, each an ensemble as large as the result. Their values are the best
 of three to seven tried on `beside-mnist`, at the temperature of everything else."""
 
+ENCODERS: dict[str, Values] = {
+    "small_cnn": {},
+    "resnet18_cifar": {"encoder": {"name": "resnet18_cifar"}, "precision": "bf16"},
+    "vit_tiny": {
+        "encoder": {"name": "timm:vit_tiny_patch16_224", "patch_size": 4},
+        "precision": "bf16",
+    },
+}
+"""Encoder -> what a recipe says of it."""
+
 BEST: dict[str, Values] = {}
 """Row -> the values that are better there than the default, of as many stages; for the second table alone."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from findings import BEST_RESULT, RESULT, findings
 from planted import write_stand_ins
 from rich.console import Console
-from rows import BEST, RIVALS, ROWS, STAGES, TINY, Values, located, tiny
+from rows import BEST, ENCODERS, RIVALS, ROWS, STAGES, TINY, Values, located, tiny
 from table import row_tables
 
 from overtone import artifacts
@@ -44,26 +44,30 @@ def asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--without", nargs="+", choices=PARTS, default=[], help="what to leave out")
     parser.add_argument("--best", action="store_true", help="also the best setting known for this row")
+    parser.add_argument("--encoder", choices=ENCODERS, default="small_cnn", help="whose, in all columns")
+    parser.add_argument("--epochs", type=int, help="a stage; default: the row's own")
     parser.add_argument("--smoke", action="store_true", help="a few pictures, one epoch: does it run?")
     found = parser.parse_args(arguments)
     if found.seeds < 2:
         parser.error(f"--seeds {found.seeds}: expected 2 or more, so that there is a spread")
     if found.best and found.row not in BEST:
         parser.error(f"--best: no setting is known to be better for {found.row} than the default")
-    found.out = found.out or Path("runs") / ("quality-smoke" if found.smoke else "quality") / found.row
+    name = found.row if found.encoder == "small_cnn" else f"{found.row}-{found.encoder}"
+    found.out = found.out or Path("runs") / ("quality-smoke" if found.smoke else "quality") / name
     return found
 
 
 def recipe(options: argparse.Namespace, values: Values, seed: int) -> Recipe:
     """A recipe of the row in full, its data found; of few pictures for `--smoke`."""
-    train = {"epochs": ROWS[options.row].epochs}
+    train: Values = {"epochs": options.epochs or ROWS[options.row].epochs}
     values = located(values, options.data)
     if options.smoke:
         values, train = tiny(values), {"epochs": 1, "batch_size": 32}
         if values.get("preset") == "paper":
             train["n_clusters"] = 2  # so that single cells fill batches
-    common = {"train": train, "threads": 1, "loggers": [], "seed": seed}
-    return resolved(parse({"stages": STAGES, **common, **values}))
+    cores = (os.cpu_count() or 1) // options.jobs
+    common = {"train": train, "threads": max(1, cores), "loggers": [], "seed": seed}
+    return resolved(parse({"stages": STAGES, **common, **ENCODERS[options.encoder], **values}))
 
 
 def beside(options: argparse.Namespace, seed: int) -> Iterator[tuple[str, Recipe]]:
