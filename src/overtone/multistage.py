@@ -88,8 +88,8 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
             weights = {name: distributed.whole(value) for name, value in encoder.state_dict().items()}
             encoder = initial_encoder(parts, folder, stage)
             encoder.load_state_dict(weights)
-    if spec.lora is not None:
-        merge_lora(encoder)
+        if spec.lora is not None:
+            merge_lora(encoder)
     with distributed.together():
         if distributed.is_first():
             with artifacts.writing(home / "encoder", inputs) as beside:
@@ -187,12 +187,10 @@ def initial_encoder(parts: Parts, folder: Path, stage: int) -> Encoder:
         encoder = parts.encoder(stage)
     if stage and spec.init != "scratch":
         encoder = load_encoder(_starting_place(folder, stage, spec), encoder)
-    if spec.lora is not None:
+    if spec.lora is not None and spec.epochs:
         beside = "none" if spec.trainable == "all" else spec.trainable
         with rng.seeded(parts.seed, "lora", stage):
-            add_lora(
-                encoder, spec.lora.modules, rank=spec.lora.rank, alpha=spec.lora.alpha, beside=beside
-            )
+            add_lora(encoder, spec.lora.modules, rank=spec.lora.rank, alpha=spec.lora.alpha, beside=beside)
     return encoder
 
 

@@ -53,8 +53,8 @@ class StageSpec:
         cells_per_batch: None packs whole cells into batches; 1 draws each batch from a single cell.
         min_batch_size: With `cells_per_batch=1`, the shortest batch that is kept.
         init: "scratch", the "previous" stage's encoder, or the "base": stage 0's.
-        trainable: Which part of the encoder learns; see `overtone.encoders.trainable`. With `lora`, what learns
-            beside the adapters; "all" is nothing then.
+        trainable: Which part of the encoder learns; see `overtone.encoders.trainable`. With `lora`, what
+            learns beside the adapters; "all" is nothing then.
         lora: Adapters that learn, and are merged into the weights at the end of the stage.
         encoder_lr_scale: Factor on the encoder's learning rate, for encoders trained before.
     """

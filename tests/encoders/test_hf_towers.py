@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from overtone import load
-from overtone.encoders import TwoTowerEncoder, build_encoder, load_encoder, save_encoder
+from overtone.encoders import TwoTowerEncoder, add_lora, build_encoder, load_encoder, merge_lora, save_encoder
 from overtone.errors import RecipeError, RunError
 from overtone.methods import SigLIP
 from overtone.progress import Silent
@@ -157,6 +157,14 @@ def test_pictures_of_another_size_interpolate_the_positions(theirs: Any, tmp_pat
         torch.testing.assert_close(towers.encode_image(large), expected, atol=1e-5, rtol=0)
 
 
+def test_pictures_smaller_than_a_patch_and_other_statistics_are_refused(tmp_path: Path) -> None:
+    _clip(tmp_path / "model")
+    with pytest.raises(RecipeError, match="pictures of 7 x 7 pixels, but its patches have 8"):
+        _towers(tmp_path / "model", image_size=7)
+    with pytest.raises(RecipeError, match="has statistics of its own"):
+        _towers(tmp_path / "model", mean=[0.5] * 3)
+
+
 def test_siglip_goes_on_from_the_scale_and_the_bias_of_a_model_made_for_it(tmp_path: Path) -> None:
     _siglip(tmp_path / "model")
     trained, drawn = (_towers(tmp_path / "model", pretrained=each) for each in (True, False))
@@ -164,9 +172,9 @@ def test_siglip_goes_on_from_the_scale_and_the_bias_of_a_model_made_for_it(tmp_p
         method = SigLIP(towers)
         found = float(towers.logit_scale.detach()), float(method.logit_bias.detach())
         assert found == pytest.approx(expected)
-        assert [name for name, _ in method.named_parameters() if "bias" in name[-10:] and "logit" in name] == [
-            "encoder.logit_bias"
-        ]
+        assert [
+            name for name, _ in method.named_parameters() if "bias" in name[-10:] and "logit" in name
+        ] == ["encoder.logit_bias"]
     method = SigLIP(trained, bias=-3.0)
     found = float(trained.logit_scale.detach()), float(method.logit_bias.detach())
     assert found == pytest.approx((math.log(10), -3.0))
@@ -246,3 +254,23 @@ def test_a_file_can_neither_fetch_a_model_nor_name_code(
     _no_network(monkeypatch)
     with pytest.raises(RunError, match=complaint):
         load_encoder(tmp_path)
+
+
+def test_adapters_stand_beside_its_linear_layers_and_merge(theirs: Any, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    towers = _towers(tmp_path / "model", pretrained=True)
+    names = [name for name, _ in towers.named_parameters()]
+    batch = {"image": IMAGES, "text": TEXTS}
+    with torch.no_grad():
+        before = towers(batch)
+        chosen = add_lora(towers, ["*.self_attn.*_proj", "*.mlp.fc1"], rank=2)
+        assert len(chosen) >= 2 * 2 * 5
+        assert torch.equal(towers(batch), before)
+        for name, parameter in towers.named_parameters():
+            if ".lora_B." in name:
+                parameter.fill_(0.1)
+        adapted = towers(batch)
+        assert not torch.allclose(adapted, before)
+        merge_lora(towers)
+        torch.testing.assert_close(towers(batch), adapted, atol=1e-5, rtol=1e-5)
+    assert [name for name, _ in towers.named_parameters()] == names

@@ -81,11 +81,11 @@ def build_encoder(
         return _called(name, SeriesEncoder, channels=channels, **arguments)
     if name == "small_clip":
         return _called(name, small_clip, channels=channels, **arguments)
-    if family == "open_clip":
+    if family in _TOWERS:
+        if mean or std:
+            raise RecipeError(f"encoder.mean, encoder.std: {name} has statistics of its own; leave them out")
         size = None if image_size is None else _pair(image_size)
-        return open_clip_towers(model, pretrained=pretrained, image_size=size, **arguments)
-    if family == "hf":
-        return _called(name, hf_towers, model, pretrained=pretrained, **arguments)
+        return _called(name, _TOWERS[family], model, pretrained=pretrained, image_size=size, **arguments)
     if colon and trust and family not in FAMILIES:
         made = build_module(name, **arguments)
         return as_encoder(made, modality, mean=mean, std=std, example=example)
@@ -175,7 +175,8 @@ def _timm(
 
 
 _BUILDERS = {"torchvision": _torchvision, "timm": _timm}
-FAMILIES = (*_BUILDERS, "open_clip", "hf")
+_TOWERS = {"open_clip": open_clip_towers, "hf": hf_towers}
+FAMILIES = (*_BUILDERS, *_TOWERS)
 """Libraries of models, each under `family:model`."""
 
 

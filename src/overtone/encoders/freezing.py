@@ -26,7 +26,8 @@ def trainable(encoder: Encoder, spec: str | Sequence[str]) -> dict[str, int]:
         encoder: Changed in place.
         spec: "all"; "none"; "last:N", the last N blocks of the backbone, which are its top-level submodules
             with parameters, those of lists and sequences counted one by one; or patterns (fnmatch) of
-            the names of the parameters to train, as in `encoder.named_parameters()`.
+            the names of the parameters to train, as in `encoder.named_parameters()`. Of two towers, one is
+            locked by naming the other: `["image_tower.*", "logit_scale"]`.
 
     Returns:
         The number of values that train and that are frozen.

@@ -74,13 +74,19 @@ class Tokens:
 
 
 def hf_towers(
-    model: str, *, pretrained: bool = False, embeds: Embeds = "image", kept: dict[str, Any] | None = None
+    model: str,
+    *,
+    pretrained: bool = False,
+    image_size: tuple[int, int] | None = None,
+    embeds: Embeds = "image",
+    kept: dict[str, Any] | None = None,
 ) -> TwoTowerEncoder:
     """A CLIP or SigLIP model, with its own statistics of pictures and its own tokenizer.
 
     Args:
         model: ORG/MODEL on the hub, or a folder with config.json, the tokenizer and preprocessor_config.json.
         pretrained: Take its weights; otherwise its configuration alone, with new ones.
+        image_size: Height and width of the pictures to come; it takes any from one patch on.
         embeds: See `TwoTowerEncoder`.
         kept: What the encoder's `spec` holds of the model's files, so that it is built again without them.
 
@@ -95,6 +101,7 @@ def hf_towers(
     try:
         kept = _read(transformers, model) if kept is None else kept
         found = _model(transformers, kept["config"], model if pretrained else None)
+        _check_size(found.config.vision_config, image_size)
         tokenizer = _unpacked(transformers, **kept["tokenizer"])
         return _towers(found, tokenizer, kept, f"hf:{Path(model).name}", embeds)
     except RecipeError as error:
@@ -104,14 +111,28 @@ def hf_towers(
         raise RecipeError(f"{place} cannot be built: {type(error).__name__}: {error}") from error
 
 
-def _towers(
-    found: Any, tokenizer: Any, kept: dict[str, Any], name: str, embeds: Embeds
-) -> TwoTowerEncoder:
+def _check_size(sizes: Any, image_size: tuple[int, int] | None) -> None:
+    if image_size is None:
+        return
+    if min(image_size) < sizes.patch_size:
+        raise RecipeError(
+            f"pictures of {image_size[0]} x {image_size[1]} pixels, but its patches have {sizes.patch_size}; "
+            "give the data a larger image_size"
+        )
+    if image_size != (sizes.image_size, sizes.image_size):
+        logger.info(
+            "hf: made for pictures of %d pixels; positions are interpolated to %d x %d.",
+            sizes.image_size,
+            *image_size,
+        )
+
+
+def _towers(found: Any, tokenizer: Any, kept: dict[str, Any], name: str, embeds: Embeds) -> TwoTowerEncoder:
     text = found.config.text_config
     if len(tokenizer) > text.vocab_size:
         raise RecipeError(
-            f"its tokenizer has {len(tokenizer):,} tokens and its text tower {text.vocab_size:,}; they do not "
-            "belong together"
+            f"its tokenizer has {len(tokenizer):,} tokens and its text tower {text.vocab_size:,}; they do "
+            "not belong together"
         )
     if found.config.model_type == "clip":
         image_side, text_side, width = found.visual_projection, found.text_projection, found.projection_dim
@@ -176,7 +197,9 @@ def _plain(transformers: Any, config: dict[str, Any]) -> dict[str, Any]:
     """The sizes in a configuration; what else it may say (code, kernels to fetch) is left out."""
     kind = _MODELS[config["model_type"]]
     sides = {
-        f"{side}_config": _fields(getattr(transformers, f"{kind}{side.title()}Config"), config[f"{side}_config"])
+        f"{side}_config": _fields(
+            getattr(transformers, f"{kind}{side.title()}Config"), config[f"{side}_config"]
+        )
         for side in ("text", "vision")
     }
     own = _fields(getattr(transformers, f"{kind}Config"), config)

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -55,13 +56,14 @@ def add_lora(
     chosen = _chosen(encoder, modules)
     trainable(encoder, beside)
     others = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules="|".join(map(re.escape, chosen)))
+    values: dict[str, Any] = {"r": rank, "lora_alpha": alpha}
+    config = peft.LoraConfig(**values, target_modules="|".join(map(re.escape, chosen)))
     peft.inject_adapter_in_model(config, encoder)  # freezes all but the adapters
     for parameter in others:
         parameter.requires_grad_(True)
     keep_frozen(encoder)
-    values = sum(p.numel() for name, p in encoder.named_parameters() if ".lora_" in name)
-    logger.info("lora: %d values train beside %d linear layers.", values, len(chosen))
+    size = sum(p.numel() for name, p in encoder.named_parameters() if ".lora_" in name)
+    logger.info("lora: %d values train beside %d linear layers.", size, len(chosen))
     return chosen
 
 
@@ -75,7 +77,7 @@ def merge_lora(encoder: Encoder) -> None:
     idle = []
     for name, layer in list(encoder.named_modules()):
         if isinstance(layer, LoraLayer):
-            if not any(bool(part.weight.any()) for part in layer.lora_B.values()):
+            if not any(bool(b.any()) for b in layer.lora_B.parameters()):
                 idle.append(name)
             layer.merge()
             parent, _, child = name.rpartition(".")
@@ -96,8 +98,8 @@ def _chosen(encoder: Encoder, patterns: Sequence[str]) -> list[str]:
             continue
         if any(fnmatchcase(name, pattern) for name in [*inside, *attentions]):
             raise RecipeError(
-                f"lora.modules: {pattern!r} fits layers of torch's MultiheadAttention alone, which cannot take "
-                f"adapters; choose other linear layers, such as {nearest(pattern, able)}"
+                f"lora.modules: {pattern!r} fits only layers of torch's MultiheadAttention, which cannot "
+                f"take adapters; choose other linear layers, such as {nearest(pattern, able)}"
             )
         raise RecipeError(
             f"lora.modules: {pattern!r} fits no linear layer; close names: {nearest(pattern, able) or 'none'}"
