@@ -43,5 +43,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hub,tensorboard]"
+	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hf,lora,hub,tensorboard]"
 	touch $(READY)

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from overtone import artifacts, integrating, multistage
 from overtone.embedding import embed
@@ -74,6 +75,30 @@ def test_weights_scale_the_stages_side_by_side(run: Path) -> None:
     made = integrate(run, "weighted", weights=[2, 0.5])
     expected = _whole(run) * np.repeat([2, 0.5], 128)
     np.testing.assert_allclose(_embedded(made, run), expected, atol=1e-5)
+
+
+def test_of_two_towers_the_weights_hold_for_pictures_and_texts_alike(tmp_path: Path) -> None:
+    two_towers = {
+        "data": {"source": "captioned_scenes", "n": 40, "image_size": 32},
+        "encoder": {"name": "small_clip", "width": 8},
+        "views": {"name": "image_text"},
+        "method": {"name": "clip"},
+        "stages": [{}, {"cell_size": 10}],
+        "train": {"epochs": 1, "batch_size": 20},
+    }
+    study = Study(resolved(parse({**RECIPE, **two_towers})), tmp_path / "run")
+    study.save()
+    carry_out(study.jobs(), Silent(), 1)
+    made = integrate(study.folder, "weighted", weights=[3, 4])
+    images, texts = torch.rand(4, 3, 32, 32), ["a red dot", "two", "a", "b c"]
+
+    def cosines(towers: Any) -> torch.Tensor:
+        pair = towers.encode_image(images), towers.encode_text(texts)
+        return F.normalize(pair[0]) @ F.normalize(pair[1]).T
+
+    with torch.no_grad():
+        first, second = map(cosines, made.stages)
+        torch.testing.assert_close(cosines(made), (9 * first + 16 * second) / 25)
 
 
 def test_whitened_embeddings_of_the_data_are_uncorrelated_with_unit_variance(run: Path) -> None:

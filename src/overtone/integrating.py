@@ -62,9 +62,10 @@ def integrate(
     Args:
         run: A run folder. With several seeds each gets its own encoder; the first is returned.
         method: "concatenated": what the run is already. "weighted": the stages side by side, each times its
-            weight. "projected": the first principal components of the concatenation; "whitened": each of them
-            with unit variance. "distilled": one encoder of the size of a stage and a small head, trained on
-            the run's data to give the whitened concatenation.
+            weight, so a cosine, of two towers too, is the mean of the stages' by their weights squared.
+            "projected": the first principal components of the concatenation; "whitened": each of them with
+            unit variance. "distilled": one encoder of the size of a stage and a small head, trained on the
+            run's data to give the whitened concatenation.
         dim: Of "projected" and "whitened", how many components; the width of a stage by default.
         weights: Of "weighted", one a stage. A linear probe is blind to them, and none found without labels
             was better than equal ones, so there is no default.
@@ -181,6 +182,7 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
         epochs=_PATIENCE * sum(stage.epochs for stage in parts.stages) if epochs is None else epochs,
         batch_size=min(_BATCH_SIZE, len(parts.dataset)),
         trainable="all",
+        lora=None,
     )
     return dataclasses.replace(
         parts,

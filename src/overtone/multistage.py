@@ -21,7 +21,7 @@ from pathlib import Path
 from overtone import artifacts, distributed, interrupts, rng
 from overtone.contracts import Dataset
 from overtone.embedding import embed
-from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
+from overtone.encoders import Encoder, add_lora, load_encoder, merge_lora, save_encoder, trainable
 from overtone.integration import JointEncoder
 from overtone.levers import Levers, levers_of
 from overtone.loggers import Loggers
@@ -88,6 +88,8 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
             weights = {name: distributed.whole(value) for name, value in encoder.state_dict().items()}
             encoder = initial_encoder(parts, folder, stage)
             encoder.load_state_dict(weights)
+        if spec.lora is not None:
+            merge_lora(encoder)
     with distributed.together():
         if distributed.is_first():
             with artifacts.writing(home / "encoder", inputs) as beside:
@@ -109,7 +111,8 @@ def _train(
     with rng.seeded(parts.seed, "head", stage):
         method = distributed.synchronised(parts.method(encoder))
     _tell(home, stage, sampler)
-    trainable(encoder, spec.trainable)
+    if spec.lora is None:
+        trainable(encoder, spec.trainable)
     if parts.shard:
         distributed.shard(method.to(parts.device))
     optimizer = build_optimizer(
@@ -178,13 +181,17 @@ def _tell(home: Path, stage: int, sampler: CellBatchSampler) -> None:
 
 
 def initial_encoder(parts: Parts, folder: Path, stage: int) -> Encoder:
-    """Where the encoder of a stage starts from."""
+    """Where the encoder of a stage starts from, with the adapters that it trains."""
     spec = parts.stages[stage]
     with rng.seeded(parts.seed, "encoder", stage):
         encoder = parts.encoder(stage)
-    if stage == 0 or spec.init == "scratch":
-        return encoder
-    return load_encoder(_starting_place(folder, stage, spec), encoder)
+    if stage and spec.init != "scratch":
+        encoder = load_encoder(_starting_place(folder, stage, spec), encoder)
+    if spec.lora is not None and spec.epochs:
+        beside = "none" if spec.trainable == "all" else spec.trainable
+        with rng.seeded(parts.seed, "lora", stage):
+            add_lora(encoder, spec.lora.modules, rank=spec.lora.rank, alpha=spec.lora.alpha, beside=beside)
+    return encoder
 
 
 def _starting_place(folder: Path, stage: int, spec: StageSpec) -> Path:

@@ -13,6 +13,23 @@ from overtone.granularity import Granularity
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Adapters in the place of weights; see `overtone.encoders.add_lora`.
+
+    Attributes:
+        modules: Patterns of the names of the linear layers beside which they stand.
+        rank: Of the update that they learn.
+        alpha: The update counts alpha / rank.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by the recipe's schema)
+
+    modules: tuple[str, ...]
+    rank: int = 8
+    alpha: float = 16.0
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """The values of one stage.
 
@@ -36,7 +53,9 @@ class StageSpec:
         cells_per_batch: None packs whole cells into batches; 1 draws each batch from a single cell.
         min_batch_size: With `cells_per_batch=1`, the shortest batch that is kept.
         init: "scratch", the "previous" stage's encoder, or the "base": stage 0's.
-        trainable: Which part of the encoder learns; see `overtone.encoders.trainable`.
+        trainable: Which part of the encoder learns; see `overtone.encoders.trainable`. With `lora`, what
+            learns beside the adapters; "all" is nothing then.
+        lora: Adapters that learn, and are merged into the weights at the end of the stage.
         encoder_lr_scale: Factor on the encoder's learning rate, for encoders trained before.
     """
 
@@ -58,6 +77,7 @@ class StageSpec:
     min_batch_size: int | None = None
     init: Literal["scratch", "previous", "base"] = "scratch"
     trainable: str | tuple[str, ...] = "all"
+    lora: Lora | None = None
     encoder_lr_scale: float = 1.0
 
 
@@ -115,6 +135,11 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
             or spec.trainable in ("all", "none")
             or re.fullmatch(r"last:[1-9]\d*", spec.trainable) is not None,
             "all, none, last:N or a list of patterns of parameter names",
+        ),
+        "lora": (
+            spec.lora is None
+            or (spec.lora.rank >= 1 and 0 < spec.lora.alpha < math.inf and bool(spec.lora.modules)),
+            "rank of 1 or more, alpha above 0, and modules: patterns of names of linear layers",
         ),
         "encoder_lr_scale": (0 < spec.encoder_lr_scale < math.inf, "a positive number"),
     }

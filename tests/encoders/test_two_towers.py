@@ -11,6 +11,8 @@ from overtone.encoders import TwoTowerEncoder, build_encoder, load_encoder, save
 from overtone.encoders.two_towers import hashed_words
 from overtone.errors import DataError, RecipeError
 from overtone.integration import JointEncoder
+from overtone.methods import CLIP
+from overtone.optim import build_optimizer
 
 IMAGES = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 TEXTS = ["a red square", "two blue dots", "a red square"]
@@ -87,12 +89,36 @@ def test_joined_encoders_with_one_tower_have_no_text_features() -> None:
         JointEncoder([build_encoder("small_cnn")]).encode_text(TEXTS)
 
 
-def test_a_tower_is_locked_by_the_names_of_the_other() -> None:
-    towers = _towers()
+@pytest.mark.parametrize("name", ["small_clip", "open_clip:ViT-S-32-alt"])
+def test_a_tower_is_locked_by_the_names_of_the_other(name: str) -> None:
+    if name.startswith("open_clip"):
+        pytest.importorskip("open_clip", reason="open_clip is not installed")
+    towers = build_encoder(name, image_size=32)
+    assert isinstance(towers, TwoTowerEncoder)
     trainable(towers, ["image_tower.*", "logit_scale"])
-    towers.train()
-    assert not any(parameter.requires_grad for parameter in towers.text_tower.parameters())
-    assert all(parameter.requires_grad for parameter in towers.image_tower.parameters())
+    method = CLIP(towers).train()
+    optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.1)
+    before = {name: value.clone() for name, value in towers.named_parameters()}
+    ids = {"cell": torch.zeros(3).long(), "identity": torch.tensor([0, 1, 0])}
+    method.step([{"image": IMAGES, **ids}, {"text": TEXTS, **ids}])[0].backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    moved = {
+        name.partition(".")[0] for name, value in towers.named_parameters() if (value != before[name]).any()
+    }
+    assert moved == {"image_tower", "logit_scale"}
+    assert not any(part.training for part in towers.text_tower.modules())
+
+
+def test_with_weights_a_cosine_is_the_mean_of_the_stages_cosines_by_their_squares() -> None:
+    stages, weights = [_towers(), _towers(), _towers()], [2.0, 0.5, 1.0]
+    joint = JointEncoder(stages, weights=weights)
+
+    def cosines(towers: Any) -> torch.Tensor:
+        images, texts = towers.encode_image(IMAGES), towers.encode_text(TEXTS)
+        return F.cosine_similarity(images[:, None], texts[None], dim=2)
+
+    expected = sum(w**2 * cosines(stage) for w, stage in zip(weights, stages, strict=True)) / 5.25
+    torch.testing.assert_close(cosines(joint), expected)
 
 
 def test_a_batch_of_neither_is_refused() -> None:

@@ -9,6 +9,7 @@ from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
+from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
 
@@ -22,10 +23,12 @@ __all__ = [
     "SeriesEncoder",
     "TwoTowerEncoder",
     "WordBag",
+    "add_lora",
     "as_encoder",
     "build_encoder",
     "load_encoder",
     "load_weights",
+    "merge_lora",
     "resnet18_cifar",
     "save_encoder",
     "small_clip",

@@ -14,6 +14,7 @@ from torch import nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.open_clip_towers import open_clip_towers
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import small_clip
@@ -25,7 +26,7 @@ _Made = TypeVar("_Made")
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
 ENCODERS = (*_BACKBONES, "series_cnn", "small_clip")
 """The names of what is built in."""
-_NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>"]
+_NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>", "hf:<model>"]
 # The statistics of ImageNet, on which torchvision's weights were trained.
 _IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 # Arguments that would read a file or the network; weights come by `pretrained` or `load_weights`.
@@ -50,11 +51,11 @@ def build_encoder(
     Args:
         name: "small_cnn", "resnet18_cifar", "series_cnn", "small_clip"; "torchvision:resnet50" or
             "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
-            weights are named by `tag`; "package.module:Class" with `trust`, which is called with `arguments`
-            alone.
+            weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
+            "package.module:Class" with `trust`, which is called with `arguments` alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.
-        pretrained: Start from the published weights (torchvision, timm).
+        pretrained: Start from the published weights.
         trust: Allow "package.module:Class", that is, code; for names a user wrote, never for a file's.
         mean: Mean of each channel in [0, 1]; the model's own, or 0.5, by default.
         std: Their standard deviation; the model's own, or 0.25, by default.
@@ -80,9 +81,11 @@ def build_encoder(
         return _called(name, SeriesEncoder, channels=channels, **arguments)
     if name == "small_clip":
         return _called(name, small_clip, channels=channels, **arguments)
-    if family == "open_clip":
+    if family in _TOWERS:
+        if mean or std:
+            raise RecipeError(f"encoder.mean, encoder.std: {name} has statistics of its own; leave them out")
         size = None if image_size is None else _pair(image_size)
-        return open_clip_towers(model, pretrained=pretrained, image_size=size, **arguments)
+        return _called(name, _TOWERS[family], model, pretrained=pretrained, image_size=size, **arguments)
     if colon and trust and family not in FAMILIES:
         made = build_module(name, **arguments)
         return as_encoder(made, modality, mean=mean, std=std, example=example)
@@ -172,13 +175,16 @@ def _timm(
 
 
 _BUILDERS = {"torchvision": _torchvision, "timm": _timm}
-FAMILIES = (*_BUILDERS, "open_clip")
+_TOWERS = {"open_clip": open_clip_towers, "hf": hf_towers}
+FAMILIES = (*_BUILDERS, *_TOWERS)
 """Libraries of models, each under `family:model`."""
 
 
 def _called(name: str, make: Callable[..., _Made], *values: Any, **arguments: Any) -> _Made:
     try:
         return make(*values, **arguments)
+    except RecipeError:
+        raise
     except Exception as error:  # code of the user's, or of a library, may raise anything
         kind = type(error).__name__
         raise RecipeError(

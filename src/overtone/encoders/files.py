@@ -145,7 +145,8 @@ def _read_description(path: Path) -> dict[str, Any]:
 def _rebuilt(spec: Any, path: Path) -> Encoder:
     # What a file says may choose among what is built in, and neither import code nor fetch weights.
     named = isinstance(spec, dict) and isinstance(spec.get("name"), str)
-    if not named or spec.keys() & {"trust", "pretrained"}:
+    fetches = named and spec["name"].startswith("hf:") and not spec.get("kept")
+    if not named or fetches or spec.keys() & {"trust", "pretrained"}:
         raise RunError(f"{path}: `spec` is {spec!r}: expected the name and arguments of an architecture")
     try:
         with rng.seeded(0, "load_encoder"):

@@ -26,7 +26,8 @@ def trainable(encoder: Encoder, spec: str | Sequence[str]) -> dict[str, int]:
         encoder: Changed in place.
         spec: "all"; "none"; "last:N", the last N blocks of the backbone, which are its top-level submodules
             with parameters, those of lists and sequences counted one by one; or patterns (fnmatch) of
-            the names of the parameters to train, as in `encoder.named_parameters()`.
+            the names of the parameters to train, as in `encoder.named_parameters()`. Of two towers, one is
+            locked by naming the other: `["image_tower.*", "logit_scale"]`.
 
     Returns:
         The number of values that train and that are frozen.
@@ -43,8 +44,7 @@ def trainable(encoder: Encoder, spec: str | Sequence[str]) -> dict[str, int]:
         chosen = _chosen(encoder, names, spec)
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name in chosen)
-        encoder.frozen = tuple(_frozen(encoder, ""))
-        encoder.train(encoder.training)
+        keep_frozen(encoder)
     counts = {"trainable": 0, "frozen": 0}
     for parameter in encoder.parameters():
         counts["trainable" if parameter.requires_grad else "frozen"] += parameter.numel()
@@ -53,6 +53,17 @@ def trainable(encoder: Encoder, spec: str | Sequence[str]) -> dict[str, int]:
             "trainable=%s: %d values train, %d are frozen.", spec, counts["trainable"], counts["frozen"]
         )
     return counts
+
+
+def keep_frozen(encoder: Encoder) -> None:
+    """Keeps submodules of which nothing trains in eval mode."""
+    encoder.frozen = tuple(_frozen(encoder, ""))
+    encoder.train(encoder.training)
+
+
+def nearest(pattern: str, names: list[str]) -> str:
+    """The names that a pattern may have meant."""
+    return ", ".join(get_close_matches(pattern, names, n=3, cutoff=0.3) or names[-3:])
 
 
 def _chosen(encoder: Encoder, names: list[str], spec: str | Sequence[str]) -> set[str]:
@@ -77,9 +88,8 @@ def _chosen(encoder: Encoder, names: list[str], spec: str | Sequence[str]) -> se
 def _matches(pattern: str, names: list[str]) -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
-        close = get_close_matches(pattern, names, n=3, cutoff=0.3) or names[-3:]
         raise RecipeError(
-            f"encoder.trainable: {pattern!r} fits no parameter; close names: {', '.join(close)}"
+            f"encoder.trainable: {pattern!r} fits no parameter; close names: {nearest(pattern, names)}"
         )
     return found
 

@@ -83,10 +83,16 @@ def open_clip_towers(
     }
     pictures = ImageEncoder(visual, mean=visual.image_mean, std=visual.image_std, dim=width)
     texts = TextTower(found.text, open_clip.get_tokenizer(model))
-    towers = TwoTowerEncoder(pictures, texts, width=width, embeds=embeds, spec=spec)
-    with torch.no_grad():
-        towers.logit_scale.copy_(found.logit_scale)
-    return towers
+    bias = getattr(found, "logit_bias", None)
+    return TwoTowerEncoder(
+        pictures,
+        texts,
+        width=width,
+        embeds=embeds,
+        logit_scale=found.logit_scale.item(),
+        logit_bias=None if bias is None else bias.item(),
+        spec=spec,
+    )
 
 
 def _has_matrix(text: nn.Module) -> bool:

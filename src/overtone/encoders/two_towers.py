@@ -33,10 +33,13 @@ class TwoTowerEncoder(Encoder):
         width: D.
         embeds: What stands for a sample: its "image" features, its "text" features, or "both" side by side,
             each of unit length.
+        logit_scale: Where it begins; by default as CLIP's (Radford et al., arXiv 2103.00020, section 2.5).
+        logit_bias: Where that begins; None for models that have none.
         spec: See `Encoder`.
 
     Attributes:
         logit_scale: The logarithm of what cosines are multiplied with; exp(logit_scale) is 1 / temperature.
+        logit_bias: What models trained with the sigmoid loss add to them then; None for others.
 
     Raises:
         RecipeError: `embeds` is none of these.
@@ -56,14 +59,16 @@ class TwoTowerEncoder(Encoder):
         *,
         width: int,
         embeds: Embeds = "image",
+        logit_scale: float = math.log(1 / 0.07),
+        logit_bias: float | None = None,
         spec: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if embeds not in get_args(Embeds):
             raise RecipeError(f"encoder.embeds={embeds!r}: expected one of {', '.join(get_args(Embeds))}")
         self.image_tower, self.text_tower = image_tower, text_tower
-        # As CLIP begins (Radford et al., arXiv 2103.00020, section 2.5).
-        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
+        self.logit_bias = None if logit_bias is None else nn.Parameter(torch.tensor(logit_bias))
         self.width, self.embeds, self.spec = width, embeds, spec
         self.dim = 2 * width if embeds == "both" else width
 

@@ -41,7 +41,7 @@ class CLIP(nn.Module):
         if not isinstance(encoder, TwoTowerEncoder):
             raise RecipeError(
                 f"method.name: clip needs an encoder with two towers, but {type(encoder).__name__} has one; "
-                "choose encoder.name=small_clip or open_clip:MODEL"
+                "choose encoder.name=small_clip, open_clip:MODEL or hf:MODEL"
             )
         if temperature is not None:
             if not 0 < temperature < math.inf:

@@ -18,8 +18,9 @@ class SigLIP(CLIP):
     """CLIP's two sides under the pairwise sigmoid loss, which asks of every pair by itself whether it is one.
 
     Args:
-        encoder: Its `logit_scale` begins at log 10, as the authors have it, and is trained.
-        bias: Added to all logits; where it begins.
+        encoder: An own `logit_bias`, of a model made for this loss, is trained on, with its `logit_scale`.
+            Otherwise `logit_scale` begins at log 10, as the authors have it.
+        bias: Added to all logits; where it begins instead, -10 by default.
 
     >>> from overtone.encoders import build_encoder
     >>> method = SigLIP(build_encoder("small_clip", width=16))
@@ -29,11 +30,20 @@ class SigLIP(CLIP):
     (torch.Size([]), torch.Size([8, 16]))
     """
 
-    def __init__(self, encoder: TwoTowerEncoder, *, bias: float = -10.0) -> None:
+    def __init__(self, encoder: TwoTowerEncoder, *, bias: float | None = None) -> None:
         super().__init__(encoder)
-        with torch.no_grad():
-            encoder.logit_scale.fill_(math.log(10))
-        self.logit_bias = nn.Parameter(torch.tensor(bias))
+        self._own_bias = None if encoder.logit_bias is not None else nn.Parameter(torch.zeros(()))
+        if encoder.logit_bias is None or bias is not None:
+            with torch.no_grad():
+                encoder.logit_scale.fill_(math.log(10))
+                self.logit_bias.fill_(-10.0 if bias is None else bias)
+
+    @property
+    def logit_bias(self) -> nn.Parameter:
+        """What is added to all logits: the encoder's, or one of its own."""
+        bias = self.encoder.logit_bias if self._own_bias is None else self._own_bias
+        assert bias is not None
+        return bias
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean over the pictures; each pair of a picture and a text is looked at once."""

@@ -192,6 +192,8 @@ def with_absolute_paths(component: Component) -> Component:
             return {name: absolute(name, inner) for name, inner in value.items()}
         if isinstance(value, list):
             return [absolute(key, inner) for inner in value]
+        if isinstance(value, str) and value.startswith("hf:"):
+            return f"hf:{absolute('path', value[3:])}"
         may_be_a_path = isinstance(value, str) and (key in _PATHS or os.sep in value)
         return str(Path(value).resolve()) if may_be_a_path and _lies_here(Path(value)) else value
 

@@ -50,12 +50,13 @@ class Origin(NamedTuple):
     def invalid(self, error: ValidationError, place: Place, known: Iterable[str]) -> RecipeError:
         """The most exact complaint of pydantic, in our words."""
         first = max(error.errors(include_url=False), key=lambda one: len(one["loc"]))
+        exactly = (*place, *first["loc"])
         # Beyond the field, pydantic also names the types that it tried.
         where = (*place, *first["loc"][:1], *(part for part in first["loc"][1:] if isinstance(part, int)))
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            return self.unknown(where, known)
+            return self.unknown(exactly, known)
         if first["type"] in ("missing", "missing_argument"):
-            return self.error(where, "is missing; give it a value.")
+            return self.error(exactly, "is missing; give it a value.")
         return self.error(where, f"{first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")
 
 
