@@ -21,6 +21,7 @@ import numpy as np
 
 from overtone import artifacts, distributed, interrupts, rng
 from overtone.datasets import subset
+from overtone.drift import DriftGuard, check_drift
 from overtone.embedding import embed, join_rows
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
 from overtone.integration import JointEncoder
@@ -33,7 +34,7 @@ from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
 from overtone.skipping import Replacing
 from overtone.stages import StageSpec
-from overtone.training import Material, Pace, train
+from overtone.training import Material, Pace, place, train
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,12 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
     }
     if stage and spec.init != "scratch":
         inputs["initial encoder"] = artifacts.digest(_starting_place(folder, stage, spec))
+    if stage and spec.drift is not None and parts.test is not None:
+        inputs["held-out part"] = parts.test.fingerprint
     if reusable(home / "encoder", inputs):
         return
     encoder = initial_encoder(parts, folder, stage)
+    check_drift(parts.stages, parts.test, encoder)
     if spec.epochs:
         _train(parts, home, stage, levers, encoder, inputs, display)
         if distributed.is_sharded(encoder):
@@ -128,14 +132,43 @@ def _train(
         parts.num_workers,
         checkpoint_seconds=parts.checkpoint_seconds,
         checkpoints_kept=parts.checkpoints_kept,
+        warm_start_steps=spec.optimizer_warm_start_steps,
     )
     began = time.monotonic()
     with ExitStack() as stack:
         loggers = Loggers(home, parts.loggers)
         sink = stack.enter_context(loggers) if distributed.is_first() else _nowhere
         monitor = Monitor(
-            encoder, parts.dataset, stage, spec.epochs, len(sampler), parts.device, sink, display
+            encoder,
+            parts.dataset,
+            stage,
+            spec.epochs,
+            len(sampler),
+            parts.device,
+            sink,
+            display,
+            spec.optimizer_warm_start_steps,
         )
+        guard = None
+        if stage and spec.drift is not None and parts.test is not None:
+            place(method, parts.precision, parts.device)
+            guard = DriftGuard(
+                method,
+                optimizer,
+                parts.test,
+                spec.drift,
+                stage=stage,
+                epochs=spec.epochs,
+                steps_per_epoch=len(sampler),
+                folder=home / "checkpoints",
+                inputs=inputs,
+                sink=sink,
+            )
+
+        def on_epoch(done: int) -> bool:
+            monitor.on_epoch(done)
+            return guard is not None and guard(done)
+
         train(
             method,
             optimizer,
@@ -145,7 +178,7 @@ def _train(
             folder=home,
             inputs=inputs,
             log=monitor.log,
-            on_epoch=monitor.on_epoch,
+            on_epoch=on_epoch,
         )
     logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
 
