@@ -45,13 +45,13 @@ def check_drift(stages: Sequence[StageSpec], held_out: Dataset | None, encoder: 
 class DriftGuard:
     """Measures what is left of the starting encoder's recall@1, warns, and may end the stage.
 
-    Made before the first step; a resumed stage measures again what it started with, which is the same. All
-    processes call it, and go by what the first one finds.
+    Made before the first step. All processes call it, and go by what the first one finds.
 
     Args:
         method: Its two-tower `encoder` is about to train; on its device.
         optimizer: Kept with it.
         held_out: Pairs that are never trained on.
+        at_start: What `recall_at_start` found of them.
         drift: What is asked for.
         stage: The number of the stage.
         epochs: How many the stage trains.
@@ -66,6 +66,7 @@ class DriftGuard:
         method: nn.Module,
         optimizer: torch.optim.Optimizer,
         held_out: Dataset,
+        at_start: float,
         drift: Drift,
         *,
         stage: int,
@@ -75,17 +76,11 @@ class DriftGuard:
         inputs: Mapping[str, str],
         sink: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.method, self.optimizer, self.held_out, self.drift = method, optimizer, held_out, drift
+        self.method, self.optimizer = method, optimizer
+        self.held_out, self.at_start, self.drift = held_out, at_start, drift
         self.stage, self.epochs, self.steps_per_epoch = stage, epochs, steps_per_epoch
         self.folder, self.inputs, self.sink = folder, inputs, sink
         self._warned = False
-        self.at_start = self._recall()
-        logger.info(
-            "stage %d: it starts with a recall@1 of %.1f %% on %s held-out pairs.",
-            *(stage, self.at_start, f"{len(held_out):,}"),
-        )
-        if not self.at_start:
-            logger.warning("stage %d: so there is nothing that the drift guard could see it lose.", stage)
         if drift.stop:
             self._save("start", 0)
 
@@ -100,7 +95,7 @@ class DriftGuard:
         """
         if done % self.drift.every and done < self.epochs:
             return False
-        found = self._recall()
+        found = _recall_of_first(cast(nn.Module, self.method.encoder), self.held_out)
         kept = found / self.at_start if self.at_start else 1.0
         step = done * self.steps_per_epoch
         self.sink(
@@ -121,19 +116,38 @@ class DriftGuard:
             self._warned = True
         return self.drift.stop
 
-    def _recall(self) -> float:
-        """What the first process finds; of a split encoder every process has to run its part."""
-        encoder, found = cast(TwoTowerEncoder, self.method.encoder), 0.0
-        with distributed.together():
-            if distributed.is_first() or distributed.is_sharded(encoder):
-                found = recall_at_1(encoder, self.held_out)
-        return distributed.largest([found], encoder.logit_scale.device)[0]
-
     def _save(self, name: str, epoch: int) -> None:
         checkpoints.save(self.folder / name, epoch, self.method, self.optimizer, self.inputs)
 
     def _restore(self, name: str) -> int:
         return checkpoints.restore(self.folder / name, self.method, self.optimizer, self.inputs)
+
+
+def recall_at_start(encoder: nn.Module, held_out: Dataset, stage: int) -> float:
+    """What the encoder that a stage starts from finds of held-out pairs, said in the log.
+
+    A stage that is resumed measures it again, to the same end. Not for a split encoder: the first forward
+    pass of those must be one of training.
+    """
+    found = _recall_of_first(encoder, held_out)
+    logger.info(
+        "stage %d: it starts with a recall@1 of %.1f %% on %s held-out pairs.",
+        stage,
+        found,
+        f"{len(held_out):,}",
+    )
+    if not found:
+        logger.warning("stage %d: so there is nothing that the drift guard could see it lose.", stage)
+    return found
+
+
+def _recall_of_first(encoder: nn.Module, held_out: Dataset) -> float:
+    """What the first process finds; of a split encoder every process has to run its part."""
+    found = 0.0
+    with distributed.together():
+        if distributed.is_first() or distributed.is_sharded(encoder):
+            found = recall_at_1(encoder, held_out)
+    return distributed.largest([found], next(encoder.parameters()).device)[0]
 
 
 def recall_at_1(encoder: nn.Module, pairs: Dataset) -> float:

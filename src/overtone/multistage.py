@@ -21,7 +21,7 @@ import numpy as np
 
 from overtone import artifacts, distributed, interrupts, rng
 from overtone.datasets import subset
-from overtone.drift import DriftGuard, check_drift
+from overtone.drift import DriftGuard, check_drift, recall_at_start
 from overtone.embedding import embed, join_rows
 from overtone.encoders import Encoder, load_encoder, save_encoder, trainable
 from overtone.integration import JointEncoder
@@ -34,7 +34,7 @@ from overtone.run_folder import Parts, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
 from overtone.skipping import Replacing
 from overtone.stages import StageSpec
-from overtone.training import Material, Pace, place, train
+from overtone.training import Material, Pace, train
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ def _train(
         method = distributed.synchronised(parts.method(encoder))
     _tell(home, stage, sampler)
     trainable(encoder, spec.trainable)
+    held_out = parts.test if stage and spec.drift is not None else None
+    at_start = 0.0 if held_out is None else recall_at_start(encoder.to(parts.device), held_out, stage)
     if parts.shard:
         distributed.shard(method.to(parts.device))
     optimizer = build_optimizer(
@@ -150,12 +152,12 @@ def _train(
             spec.optimizer_warm_start_steps,
         )
         guard = None
-        if stage and spec.drift is not None and parts.test is not None:
-            place(method, parts.precision, parts.device)
+        if held_out is not None and spec.drift is not None:
             guard = DriftGuard(
                 method,
                 optimizer,
-                parts.test,
+                held_out,
+                at_start,
                 spec.drift,
                 stage=stage,
                 epochs=spec.epochs,
