@@ -53,7 +53,7 @@ class Origin(NamedTuple):
         # Beyond the field, pydantic also names the types that it tried.
         where = (*place, *first["loc"][:1], *(part for part in first["loc"][1:] if isinstance(part, int)))
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            return self.unknown(where, known)
+            return self.unknown((*place, *first["loc"]), known)
         if first["type"] in ("missing", "missing_argument"):
             return self.error(where, "is missing; give it a value.")
         return self.error(where, f"{first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")

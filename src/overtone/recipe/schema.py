@@ -16,7 +16,7 @@ from overtone import loggers
 from overtone.identities import Duplicates
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, Place, override, read_yaml
-from overtone.stages import StageSpec, complaints
+from overtone.stages import Drift, StageSpec, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -99,8 +99,10 @@ class Recipe(BaseModel):
         try:
             return TypeAdapter(StageSpec).validate_python(values)
         except ValidationError as error:
-            place = self.place_of(number, str(error.errors()[0]["loc"][0]))
-            raise origin.invalid(error, place, [f.name for f in dataclasses.fields(StageSpec)]) from None
+            field, *inner = error.errors()[0]["loc"]
+            known = dataclasses.fields(Drift if field == "drift" and inner else StageSpec)
+            place = self.place_of(number, str(field))
+            raise origin.invalid(error, place, [f.name for f in known]) from None
 
     def place_of(self, stage: int, field: str) -> Place:
         """Where the value of a stage was written: in the stage itself, or in `train`."""
