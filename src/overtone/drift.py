@@ -126,8 +126,8 @@ class DriftGuard:
 def recall_at_start(encoder: nn.Module, held_out: Dataset, stage: int) -> float:
     """What the encoder that a stage starts from finds of held-out pairs, said in the log.
 
-    A stage that is resumed measures it again, to the same end. Not for a split encoder: the first forward
-    pass of those must be one of training.
+    A resumed stage measures it again, to the same end. Not for a split encoder: `fully_shard` takes the
+    module of the first forward pass for the outermost, and that is the method, not its encoder.
     """
     found = _recall_of_first(encoder, held_out)
     logger.info(

@@ -125,17 +125,6 @@ def _train(
         weight_decay=spec.weight_decay,
         encoder_lr_scale=spec.encoder_lr_scale,
     )
-    pace = Pace(
-        spec.epochs,
-        spec.warmup_epochs,
-        spec.schedule,
-        parts.precision,
-        spec.micro_batch_size,
-        parts.num_workers,
-        checkpoint_seconds=parts.checkpoint_seconds,
-        checkpoints_kept=parts.checkpoints_kept,
-        warm_start_steps=spec.optimizer_warm_start_steps,
-    )
     began = time.monotonic()
     with ExitStack() as stack:
         loggers = Loggers(home, parts.loggers)
@@ -175,7 +164,7 @@ def _train(
             method,
             optimizer,
             Material(parts.dataset, sampler, levers.views, levers.identities),
-            pace,
+            _pace(parts, spec),
             device=parts.device,
             folder=home,
             inputs=inputs,
@@ -183,6 +172,20 @@ def _train(
             on_epoch=on_epoch,
         )
     logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
+
+
+def _pace(parts: Parts, spec: StageSpec) -> Pace:
+    return Pace(
+        spec.epochs,
+        spec.warmup_epochs,
+        spec.schedule,
+        parts.precision,
+        spec.micro_batch_size,
+        parts.num_workers,
+        checkpoint_seconds=parts.checkpoint_seconds,
+        checkpoints_kept=parts.checkpoints_kept,
+        warm_start_steps=spec.optimizer_warm_start_steps,
+    )
 
 
 def _sampler(parts: Parts, levers: Levers, stage: int) -> CellBatchSampler:

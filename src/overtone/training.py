@@ -111,7 +111,7 @@ def train(
     with (
         rng.seeded(seed, "training", stage),
         Ledger(folder, stage) as ledger,
-        _read(material, (_place(step, total) for step in range(start, total)), pace.num_workers) as batches,
+        _read(material, (_turn(step, total) for step in range(start, total)), pace.num_workers) as batches,
     ):
         for step in range(start, total):
             batch = next(batches)
@@ -122,7 +122,7 @@ def train(
                 group["lr"] = peak * share
             optimizer.zero_grad(set_to_none=True)
             with _buffers_kept(method) if step < 0 else nullcontext():
-                loss, z = gradients(_made(material, to_device(batch, device), _place(step, total)))
+                loss, z = gradients(_made(material, to_device(batch, device), _turn(step, total)))
             ledger(step, batch["index"], float(loss))
             done = step + 1
             # One exchange a step: what ends or saves a step on one process does so on all.
@@ -149,8 +149,8 @@ def train(
                 interrupts.stop(int(stop))
 
 
-def _place(step: int, total: int) -> int:
-    """Which batch a step takes; those before the first take some that the others never come to."""
+def _turn(step: int, total: int) -> int:
+    """Which of the sampler's batches a step takes; those before step 0 take some that no other comes to."""
     return step if step >= 0 else total - 1 - step
 
 
@@ -164,23 +164,23 @@ def _buffers_kept(method: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _read(material: Material, places: Iterable[int], num_workers: int) -> Iterator[Iterator[Batch]]:
-    """The batches at some places. The loop owns the step, so prefetching loses none."""
+def _read(material: Material, turns: Iterable[int], num_workers: int) -> Iterator[Iterator[Batch]]:
+    """The batches of some turns. The loop owns the step, so prefetching loses none."""
     sampler = material.sampler
     with loaded(
         material.dataset,
-        (sampler.batch(*divmod(place, len(sampler))).tolist() for place in places),
+        (sampler.batch(*divmod(turn, len(sampler))).tolist() for turn in turns),
         generator=rng.generator(sampler.seed, "training", sampler.stage, "loader"),
         num_workers=num_workers,
     ) as read:
         yield noted(read, material.dataset)
 
 
-def _made(material: Material, batch: Batch, place: int) -> list[Batch]:
+def _made(material: Material, batch: Batch, turn: int) -> list[Batch]:
     """The views of a batch, whose samples know their cell and their identity."""
     sampler = material.sampler
     known = with_ids(batch, sampler.partition.pseudo_labels, material.identities)
-    return material.views(known, Address(sampler.seed, sampler.stage, place))
+    return material.views(known, Address(sampler.seed, sampler.stage, turn))
 
 
 def place(method: nn.Module, precision: str, device: torch.device) -> None:
