@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "gradients", "training"},
-    {"evaluation", "integration", "monitoring", "run_folder", "levers", "multistage"},
+    {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "multistage"},
     {"report", "recipe"},
     {"study", "integrating", "results", "image_text", "fitting", "auto", "demo"},
     {"cli"},

@@ -58,6 +58,19 @@ def test_a_record_is_passed_on_and_shown_with_its_share_of_the_stage() -> None:
     assert "loss 1.500" in note
 
 
+def test_a_warm_start_is_a_task_of_its_own() -> None:
+    monitor, records, display = _monitor()
+    monitor.warm_start_steps = 5
+    for step in (-4, 0, 1):
+        monitor.log(_record(step), torch.randn(64, 8, generator=generator(0)))
+    assert [record["step"] for record in records] == [-4, 0, 1]
+    assert [seen[:3] for seen in display.advances] == [
+        ("stage 1 warm start", 1, 5),
+        ("stage 1 warm start", 5, 5),
+        ("stage 1", 1, 40),
+    ]
+
+
 def test_a_collapse_is_warned_of_once_and_recorded_every_time(caplog: pytest.LogCaptureFixture) -> None:
     monitor, records, _ = _monitor()
     for step in (20, 40):

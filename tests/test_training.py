@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import signal
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -72,12 +73,17 @@ def _require_same(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(value, other.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(("name", "precision"), [("adamw", "fp32"), ("sgd", "fp32"), ("adamw", "bf16")])
+@pytest.mark.parametrize(
+    ("name", "precision", "warm"),
+    [("adamw", "fp32", 0), ("sgd", "fp32", 0), ("adamw", "bf16", 0), ("adamw", "fp32", 4)],
+)
 def test_interrupted_at_any_step_and_continued_it_ends_in_the_same_weights(
-    tmp_path: Path, name: str, precision: str
+    tmp_path: Path, name: str, precision: str, warm: int
 ) -> None:
-    whole = _trained(tmp_path / "whole", name=name, precision=precision)
-    for stop in numpy_generator(0, name, precision).choice(np.arange(1, STEPS - 1), 2, replace=False):
+    kinds: dict[str, Any] = {"name": name, "precision": precision, "warm_start_steps": warm}
+    whole = _trained(tmp_path / "whole", **kinds)
+    stops = numpy_generator(0, name, precision).choice(np.arange(1, STEPS - 1), 2, replace=False)
+    for stop in (*stops, *range(1 - warm, 1)) if warm else stops:
 
         def stopping(record: dict[str, Any], *_: object, stop: int = int(stop)) -> None:
             if record["step"] == stop:
@@ -85,11 +91,76 @@ def test_interrupted_at_any_step_and_continued_it_ends_in_the_same_weights(
 
         place = tmp_path / str(stop)
         # Seldom enough that no checkpoint is due: the signal itself has to make one.
-        kinds: dict[str, Any] = {"name": name, "precision": precision, "checkpoint_seconds": 1e9}
+        kinds["checkpoint_seconds"] = 1e9
         with pytest.raises(interrupts.Stopped), interrupts.catching():
             _trained(place, log=stopping, **kinds)
-        assert [p.name for p in (place / "checkpoints").iterdir()] == [f"step-{stop + 1:08d}"]
+        assert [p.name for p in (place / "checkpoints").iterdir()] == [f"step-{warm + stop + 1:08d}"]
         _require_same(_trained(place, **kinds), whole)
+
+
+def _by_hand(plain: SimCLR, steps: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both moments of every parameter after some steps at the same weights, as Adam's paper has them."""
+    sampler = CellBatchSampler(Partition(CELLS), 32, seed=5, stage=3)
+    moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in plain.named_parameters()}
+    for number in range(
+        STEPS + steps - 1, STEPS - 1, -1
+    ):  # in epochs that a training of three never comes to
+        index = sampler.batch(*divmod(number, PER_EPOCH))
+        batch = DATA.collate([DATA[int(i)] for i in index])
+        batch |= {"cell": torch.from_numpy(CELLS[index]), "identity": torch.from_numpy(IDENTITIES[index])}
+        plain.zero_grad()
+        plain.step(ImageViews()(batch, Address(5, 3, number)))[0].backward()  # type: ignore[no-untyped-call]
+        for name, parameter in plain.named_parameters():
+            assert parameter.grad is not None
+            first, second = moments[name]
+            moments[name] = 0.9 * first + 0.1 * parameter.grad, 0.999 * second + 0.001 * parameter.grad**2
+    return moments
+
+
+def test_a_warm_start_gathers_the_moments_of_a_plain_loop_and_moves_no_weight(tmp_path: Path) -> None:
+    def method() -> SimCLR:
+        with seeded(0, "warm start"):
+            return SimCLR(ImageEncoder(small_cnn(), mean=[0.5] * 3, std=[0.25] * 3), out_dim=8)
+
+    seen: list[int] = []
+
+    def note(record: dict[str, Any], _: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        seen.append(record["step"])
+        if record["step"]:
+            return
+        _require_same(warmed, method())  # the statistics of its batch norms among them
+        expected = _by_hand(method().train(), steps=5)
+        names = {parameter: name for name, parameter in warmed.named_parameters()}
+        assert len(optimizer.state) == len(names)
+        for parameter, state in optimizer.state.items():
+            first, second = expected[names[cast(nn.Parameter, parameter)]]
+            assert state["step"] == 5  # so that the correction of the bias counts them
+            torch.testing.assert_close(state["exp_avg"], first)
+            torch.testing.assert_close(state["exp_avg_sq"], second)
+            assert state["exp_avg"].any()
+
+    warmed = method()
+    _trained(tmp_path, method=warmed, log=note, warm_start_steps=5)
+    assert seen == list(range(-4, STEPS + 1))
+
+
+def test_after_a_warm_start_come_the_same_batches_and_another_first_move(tmp_path: Path) -> None:
+    def lines(name: str) -> dict[int, tuple[str, str]]:
+        text = (tmp_path / name / "ledger-0.jsonl").read_text()
+        return {one["step"]: (one["samples"], one["loss"]) for one in map(json.loads, text.splitlines())}
+
+    samples: list[int] = []
+    cold = _trained(tmp_path / "cold")
+    warm = _trained(
+        tmp_path / "warm", warm_start_steps=5, log=lambda record, *_: samples.append(record["samples"])
+    )
+    with_, without = lines("warm"), lines("cold")
+    assert list(with_) == list(range(-5, STEPS))
+    assert [with_[step][0] for step in range(STEPS)] == [without[step][0] for step in range(STEPS)]
+    assert with_[0] == without[0]  # at the same weights
+    assert with_[1] != without[1]
+    assert samples == [32] * (5 + STEPS)
+    assert any(not torch.equal(*pair) for pair in zip(cold.parameters(), warm.parameters(), strict=True))
 
 
 def test_as_many_workers_as_there_are_give_the_same_weights(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ class Loggers:
         self._stack.callback(run.finish)
 
         def write(record: Record) -> None:
-            run.log(_numbers(record), step=record["step"])
+            if record["step"] >= 0:  # it takes no others, such as those of a warm start
+                run.log(_numbers(record), step=record["step"])
 
         return write
 

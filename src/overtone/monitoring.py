@@ -36,6 +36,7 @@ class Monitor:
         device: Where the encoder is.
         sink: Takes the finished records.
         display: Shows them.
+        warm_start_steps: Steps before the first that moves the weights, with records up to step 0.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Monitor:
         device: torch.device,
         sink: Callable[[dict[str, Any]], None],
         display: Display,
+        warm_start_steps: int = 0,
     ) -> None:
         self.encoder, self.dataset, self.device = encoder, dataset, device
         self.stage, self.epochs, self.steps_per_epoch = stage, epochs, steps_per_epoch
-        self.sink, self.display = sink, display
+        self.sink, self.display, self.warm_start_steps = sink, display, warm_start_steps
         self._accuracies: dict[str, float] = {}
         self._last: dict[str, Any] = {}
         self._alarmed = False
@@ -66,7 +68,11 @@ class Monitor:
         self._last = record
         self.sink(record)
         note = f"loss {record['loss']:.3f}  {record['samples_per_second']:,.0f} samples/s  {self._knn()}"
-        self.display.advance(f"stage {self.stage}", record["step"], self.epochs * self.steps_per_epoch, note)
+        task, warm = f"stage {self.stage}", self.warm_start_steps
+        if record["step"] <= 0:
+            self.display.advance(f"{task} warm start", record["step"] + warm, warm, note)
+        else:
+            self.display.advance(task, record["step"], self.epochs * self.steps_per_epoch, note)
 
     def on_epoch(self, done: int) -> None:
         """Online kNN after some epochs, the last one always."""

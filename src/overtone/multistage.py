@@ -20,6 +20,7 @@ from pathlib import Path
 
 from overtone import artifacts, distributed, interrupts, rng
 from overtone.contracts import Dataset
+from overtone.drift import DriftGuard, check_drift, recall_at_start
 from overtone.embedding import embed
 from overtone.encoders import Encoder, add_lora, load_encoder, merge_lora, save_encoder, trainable
 from overtone.integration import JointEncoder
@@ -79,9 +80,12 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
     }
     if stage and spec.init != "scratch":
         inputs["initial encoder"] = artifacts.digest(_starting_place(folder, stage, spec))
+    if stage and spec.drift is not None and parts.test is not None:
+        inputs["held-out part"] = parts.test.fingerprint
     if reusable(home / "encoder", inputs):
         return
     encoder = initial_encoder(parts, folder, stage)
+    check_drift(parts.stages, parts.test, encoder)
     if spec.epochs:
         _train(parts, home, stage, levers, encoder, inputs, display)
         if distributed.is_sharded(encoder):
@@ -113,6 +117,8 @@ def _train(
     _tell(home, stage, sampler)
     if spec.lora is None:
         trainable(encoder, spec.trainable)
+    held_out = parts.test if stage and spec.drift is not None else None
+    at_start = 0.0 if held_out is None else recall_at_start(encoder.to(parts.device), held_out, stage)
     if parts.shard:
         distributed.shard(method.to(parts.device))
     optimizer = build_optimizer(
@@ -122,7 +128,57 @@ def _train(
         weight_decay=spec.weight_decay,
         encoder_lr_scale=spec.encoder_lr_scale,
     )
-    pace = Pace(
+    began = time.monotonic()
+    with ExitStack() as stack:
+        loggers = Loggers(home, parts.loggers)
+        sink = stack.enter_context(loggers) if distributed.is_first() else _nowhere
+        monitor = Monitor(
+            encoder,
+            parts.dataset,
+            stage,
+            spec.epochs,
+            len(sampler),
+            parts.device,
+            sink,
+            display,
+            spec.optimizer_warm_start_steps,
+        )
+        guard = None
+        if held_out is not None and spec.drift is not None:
+            guard = DriftGuard(
+                method,
+                optimizer,
+                held_out,
+                at_start,
+                spec.drift,
+                stage=stage,
+                epochs=spec.epochs,
+                steps_per_epoch=len(sampler),
+                folder=home / "checkpoints",
+                inputs=inputs,
+                sink=sink,
+            )
+
+        def on_epoch(done: int) -> bool:
+            monitor.on_epoch(done)
+            return guard is not None and guard(done)
+
+        train(
+            method,
+            optimizer,
+            Material(parts.dataset, sampler, levers.views, levers.identities),
+            _pace(parts, spec),
+            device=parts.device,
+            folder=home,
+            inputs=inputs,
+            log=monitor.log,
+            on_epoch=on_epoch,
+        )
+    logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
+
+
+def _pace(parts: Parts, spec: StageSpec) -> Pace:
+    return Pace(
         spec.epochs,
         spec.warmup_epochs,
         spec.schedule,
@@ -131,26 +187,8 @@ def _train(
         parts.num_workers,
         checkpoint_seconds=parts.checkpoint_seconds,
         checkpoints_kept=parts.checkpoints_kept,
+        warm_start_steps=spec.optimizer_warm_start_steps,
     )
-    began = time.monotonic()
-    with ExitStack() as stack:
-        loggers = Loggers(home, parts.loggers)
-        sink = stack.enter_context(loggers) if distributed.is_first() else _nowhere
-        monitor = Monitor(
-            encoder, parts.dataset, stage, spec.epochs, len(sampler), parts.device, sink, display
-        )
-        train(
-            method,
-            optimizer,
-            Material(parts.dataset, sampler, levers.views, levers.identities),
-            pace,
-            device=parts.device,
-            folder=home,
-            inputs=inputs,
-            log=monitor.log,
-            on_epoch=monitor.on_epoch,
-        )
-    logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
 
 
 def _sampler(parts: Parts, levers: Levers, stage: int) -> CellBatchSampler:

@@ -59,11 +59,15 @@ def build_optimizer(
 def rate(step: int, *, total: int, warmup: int, schedule: str = "cosine") -> float:
     """The share of the peak learning rate at a step: linear warm-up, then half a cosine to zero, or constant.
 
+    Before step 0, while the optimiser only gathers its statistics, it is 0: no weight moves.
+
     >>> [round(rate(s, total=4, warmup=0), 3) for s in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     >>> rate(0, total=10, warmup=2)
     0.5
     """
+    if step < 0:
+        return 0.0
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":

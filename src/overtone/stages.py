@@ -30,6 +30,23 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How a stage watches what the encoder it starts from could do; see `overtone.drift`.
+
+    Attributes:
+        keep: The share of the retrieval on held-out pairs that shall be left; less is warned of.
+        stop: End the stage where less is left, with the weights of the last measurement that was good.
+        every: How many epochs lie between two measurements; the end of the stage is always measured.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by the recipe's schema)
+
+    keep: float = 0.9
+    stop: bool = False
+    every: int = 1
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """The values of one stage.
 
@@ -57,6 +74,9 @@ class StageSpec:
             learns beside the adapters; "all" is nothing then.
         lora: Adapters that learn, and are merged into the weights at the end of the stage.
         encoder_lr_scale: Factor on the encoder's learning rate, for encoders trained before.
+        optimizer_warm_start_steps: So many steps more, before the first, in which AdamW gathers its moments
+            and no weight moves; see `overtone.training.Pace`.
+        drift: Of later stages that start from an encoder: watch how much of its retrieval is left.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 (read by the recipe's schema)
@@ -79,6 +99,8 @@ class StageSpec:
     trainable: str | tuple[str, ...] = "all"
     lora: Lora | None = None
     encoder_lr_scale: float = 1.0
+    optimizer_warm_start_steps: int = 0
+    drift: Drift | None = None
 
 
 class Complaint(NamedTuple):
@@ -106,7 +128,7 @@ def complaints(stages: Sequence[StageSpec], n_samples: int | None = None) -> Ite
     Complaint(stage=0, field='lr', message='0.0, expected a positive number.')
     """
     for number, spec in enumerate(stages):
-        checks = _numbers(spec, n_samples) | (_cells(spec, n_samples) if number else {})
+        checks = _numbers(spec, n_samples) | (_cells(spec, n_samples) | _drift(spec) if number else {})
         for field, (holds, expected) in checks.items():
             if not holds:
                 yield Complaint(number, field, f"{getattr(spec, field)!r}, expected {expected}.")
@@ -142,6 +164,11 @@ def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, st
             "rank of 1 or more, alpha above 0, and modules: patterns of names of linear layers",
         ),
         "encoder_lr_scale": (0 < spec.encoder_lr_scale < math.inf, "a positive number"),
+        "optimizer_warm_start_steps": (
+            spec.optimizer_warm_start_steps >= 0
+            and (spec.optimizer == "adamw" or not spec.optimizer_warm_start_steps),
+            "0 or more, and 0 unless optimizer: adamw, which alone keeps both moments of the gradients",
+        ),
     }
 
 
@@ -165,6 +192,14 @@ def _cells(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]
             _range(most / 2, "half the samples") + ", fine or coarse",
         ),
     }
+
+
+def _drift(spec: StageSpec) -> dict[str, tuple[bool, str]]:
+    drift = spec.drift
+    if drift is not None and spec.init == "scratch":
+        return {"drift": (False, "none, since init: scratch starts from nothing that could be lost")}
+    holds = drift is None or (0 < drift.keep <= 1 and drift.every >= 1)
+    return {"drift": (holds, "keep above 0 and at most 1, every 1 or more")}
 
 
 def _erase(spec: StageSpec) -> dict[str, tuple[bool, str]]:

@@ -36,6 +36,8 @@ PLAIN = {
     "min_batch_size": None,
     "erase": "off",
     "init": "scratch",
+    "optimizer_warm_start_steps": 0,
+    "drift": None,
 }
 
 # Fields that may change while a run goes on.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,13 @@ Log = Callable[[dict[str, Any], Tensor], None]
 
 @dataclass(frozen=True)
 class Pace:
-    """How long, how exactly and how carefully a stage trains."""
+    """How long, how exactly and how carefully a stage trains.
+
+    Before the first step, `warm_start_steps` others compute gradients from which the optimiser takes its
+    statistics while the weights, and buffers such as those of a batch norm, stay as they are (Mehta et al.,
+    "Breaking the Limits of Open-Weight CLIP", arXiv 2601.09859). Their numbers are negative: step 0 is the
+    first that moves the weights, and the same with and without them.
+    """
 
     epochs: int
     warmup_epochs: float = 0.0
@@ -41,6 +47,7 @@ class Pace:
     log_every: int = 20
     checkpoint_seconds: float = 60.0
     checkpoints_kept: int = 2
+    warm_start_steps: int = 0
 
 
 class Material(NamedTuple):
@@ -69,7 +76,7 @@ def train(
     folder: Path,
     inputs: Mapping[str, str],
     log: Log,
-    on_epoch: Callable[[int], None],
+    on_epoch: Callable[[int], bool | None],
 ) -> None:
     """Trains a method to the end of its epochs, from its newest checkpoint if there is one.
 
@@ -85,7 +92,7 @@ def train(
         folder: Takes `checkpoints/` and a ledger of each process.
         inputs: What the training is made of; a checkpoint made of something else is refused.
         log: Takes a record and the z of its step, every `log_every` steps.
-        on_epoch: Called after each epoch with the number of epochs done.
+        on_epoch: Called after each epoch with the number of epochs done; True ends the training there.
 
     Raises:
         NumericalError: A loss or the weights are not finite; the last good checkpoint stays.
@@ -97,14 +104,14 @@ def train(
     total = pace.epochs * per_epoch
     peaks = [group["lr"] for group in optimizer.param_groups]
     place(method, pace.precision, device)
-    start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs)
+    start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs) - pace.warm_start_steps
     method.train()
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with (
         rng.seeded(seed, "training", stage),
         Ledger(folder, stage) as ledger,
-        _read(material, range(start, total), pace.num_workers) as batches,
+        _read(material, (_turn(step, total) for step in range(start, total)), pace.num_workers) as batches,
     ):
         for step in range(start, total):
             batch = next(batches)
@@ -114,7 +121,8 @@ def train(
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             optimizer.zero_grad(set_to_none=True)
-            loss, z = gradients(_made(material, to_device(batch, device), step))
+            with _buffers_kept(method) if step < 0 else nullcontext():
+                loss, z = gradients(_made(material, to_device(batch, device), _turn(step, total)))
             ledger(step, batch["index"], float(loss))
             done = step + 1
             # One exchange a step: what ends or saves a step on one process does so on all.
@@ -125,40 +133,54 @@ def train(
                 raise _not_finite(folder, material.dataset, stage, step, batch, float(loss))
             optimizer.step()
             clock.count(len(batch["index"]) * distributed.world_size())
-            last, epoch_ends, due = done == total, done % per_epoch == 0, bool(late or stop)
+            epoch_ends, due = done > 0 and done % per_epoch == 0, bool(late or stop)
             if done % pace.log_every == 0 or epoch_ends or due:
                 shown = distributed.mean(float(loss), device)
                 log(_record(step, per_epoch, shown, share * max(peaks), clock), z)
-            if epoch_ends:
-                on_epoch(done // per_epoch)
+            last = (epoch_ends and on_epoch(done // per_epoch)) or done == total
             if due or last:
                 _check_weights(method, stage, step)
-            if due and not last:
+            if last:
+                break
+            if due:
+                number, keep = done + pace.warm_start_steps, pace.checkpoints_kept
                 with timer:
-                    checkpoints.save(
-                        folder / "checkpoints", done, method, optimizer, inputs, keep=pace.checkpoints_kept
-                    )
+                    checkpoints.save(folder / "checkpoints", number, method, optimizer, inputs, keep=keep)
                 interrupts.stop(int(stop))
 
 
+def _turn(step: int, total: int) -> int:
+    """Which of the sampler's batches a step takes; those before step 0 take some that no other comes to."""
+    return step if step >= 0 else total - 1 - step
+
+
 @contextmanager
-def _read(material: Material, steps: range, num_workers: int) -> Iterator[Iterator[Batch]]:
-    """The batches of some steps. The loop owns the step, so prefetching loses none."""
+def _buffers_kept(method: nn.Module) -> Iterator[None]:
+    """Statistics that a forward pass updates are afterwards what they were."""
+    before = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    yield
+    for buffer, value in before:
+        buffer.copy_(value)
+
+
+@contextmanager
+def _read(material: Material, turns: Iterable[int], num_workers: int) -> Iterator[Iterator[Batch]]:
+    """The batches of some turns. The loop owns the step, so prefetching loses none."""
     sampler = material.sampler
     with loaded(
         material.dataset,
-        (sampler.batch(*divmod(step, len(sampler))).tolist() for step in steps),
+        (sampler.batch(*divmod(turn, len(sampler))).tolist() for turn in turns),
         generator=rng.generator(sampler.seed, "training", sampler.stage, "loader"),
         num_workers=num_workers,
     ) as read:
         yield noted(read, material.dataset)
 
 
-def _made(material: Material, batch: Batch, step: int) -> list[Batch]:
+def _made(material: Material, batch: Batch, turn: int) -> list[Batch]:
     """The views of a batch, whose samples know their cell and their identity."""
     sampler = material.sampler
     known = with_ids(batch, sampler.partition.pseudo_labels, material.identities)
-    return material.views(known, Address(sampler.seed, sampler.stage, step))
+    return material.views(known, Address(sampler.seed, sampler.stage, turn))
 
 
 def place(method: nn.Module, precision: str, device: torch.device) -> None:

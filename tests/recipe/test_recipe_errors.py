@@ -41,6 +41,14 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
         ),
         (DATA + "train: {batch_size: 1}\n", "r.yaml:2 train.batch_size: 1, expected at least 2"),
         (
+            DATA + "train:\n  init: base\n  drift: {kep: 0.9}\n",
+            "r.yaml:4 train.drift.kep: unknown field; did you mean `keep`?",
+        ),
+        (
+            DATA + "train: {optimizer: sgd, optimizer_warm_start_steps: 9}\n",
+            "r.yaml:2 train.optimizer_warm_start_steps: 9, expected 0 or more, and 0 unless optimizer: adamw",
+        ),
+        (
             DATA + "stages:\n- {}\n- {cellsize: 9}\n",
             "r.yaml:4 stages[1].cellsize: unknown field; did you mean `cell_s",
         ),

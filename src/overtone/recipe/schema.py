@@ -16,7 +16,7 @@ from overtone import loggers
 from overtone.identities import Duplicates
 from overtone.recipe.components import KINDS, Component, check_component, with_absolute_paths
 from overtone.recipe.origin import Origin, Place, override, read_yaml
-from overtone.stages import Lora, StageSpec, complaints
+from overtone.stages import Drift, Lora, StageSpec, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -100,7 +100,8 @@ class Recipe(BaseModel):
             return TypeAdapter(StageSpec).validate_python(values)
         except ValidationError as error:
             field, *inner = error.errors()[0]["loc"]
-            known = dataclasses.fields(Lora if field == "lora" and inner else StageSpec)
+            nested = {"lora": Lora, "drift": Drift} if inner else {}
+            known = dataclasses.fields(nested.get(str(field), StageSpec))
             place = self.place_of(number, str(field))
             raise origin.invalid(error, place, [f.name for f in known]) from None
 
