@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -71,6 +72,14 @@ def judged(scores: Mapping[str, Figures], patterns: Sequence[str]) -> Iterator[s
         yield _sentence(f"{what} more than the spread below {START}{found}", not below)
 
 
+def counted(path: Path, variants: emoji.Variants) -> str:
+    """How many held-out pairs there are of each attribute."""
+    pairs, _ = _emoji(path, variants)
+    numbers = Counter(pair.pattern for pair in pairs)
+    of_attribute = ", ".join(f"{name} {numbers[name]}" for name in emoji.ATTRIBUTES)
+    return f"Held-out pairs: {of_attribute}."
+
+
 def diagnoses(scores: Mapping[str, Figures], column: str) -> Iterator[str]:
     """For each attribute, whether it is learned, suppressed, or learned by heart for want of data."""
     for attribute in emoji.ATTRIBUTES:
@@ -84,7 +93,7 @@ def diagnosis(attribute: str, seen: float, unseen: float) -> str:
 
     >>> diagnosis("gender", 99.0, 60.0)
     'gender: 99 % on pictures that were trained on, 60 % on held-out ones: too little data (told apart where \
-it was seen, so later stages have nothing to find).'
+it was seen).'
     >>> diagnosis("gender", 60.0, 55.0)
     'gender: 60 % on pictures that were trained on, 55 % on held-out ones: suppressed (not learned even \
 where it was seen).'
@@ -94,7 +103,7 @@ where it was seen).'
     elif 100 - seen > seen - unseen:
         verdict = "suppressed (not learned even where it was seen)"
     else:
-        verdict = "too little data (told apart where it was seen, so later stages have nothing to find)"
+        verdict = "too little data (told apart where it was seen)"
     figures = f"{seen:.0f} % on pictures that were trained on, {unseen:.0f} % on held-out ones"
     return f"{attribute}: {figures}: {verdict}."
 

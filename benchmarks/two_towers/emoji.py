@@ -30,17 +30,17 @@ MOST_PAIRS = 200  # of an attribute
 
 _WAYS = "left|right|up|down|upwards?|downwards?|leftwards?|rightwards?"
 _ROUND = "north|south|east|west|clockwise|anticlockwise"
-_PERSONS = "man|woman|person|men|women|people|boy|girl|child"
-_WORDS = {
-    "skin tone": r"(?<![\w-])(?:medium-light|medium-dark|light|medium|dark)(?= skin tone)",
-    "gender": rf"\b(?:{_PERSONS})\b",
-    "direction": rf"\b(?:{_WAYS})\b",
-    "arrow": rf"\b(?:{_WAYS}|{_ROUND})\b",
-    "clock time": r"(?<=clock face ).+",
-    "moon phase": r".+(?= moon (?:symbol|with face))",
-}
-"""Attribute -> what says its value in a name."""
-ATTRIBUTES = (*_WORDS, "count of people")
+_PERSONS = {"ADULT": "man|woman|person", "ADULTS": "men|women|people", "CHILD": "boy|girl|child"}
+_WORDS = (
+    ("skin tone", "TONE", r"(?<![\w-])(?:medium-light|medium-dark|light|medium|dark)(?= skin tone)"),
+    *(("gender", who, rf"\b(?:{words})\b") for who, words in _PERSONS.items()),
+    ("direction", "WAY", rf"\b(?:{_WAYS})\b"),
+    ("arrow", "WAY", rf"\b(?:{_WAYS}|{_ROUND})\b"),
+    ("clock time", "TIME", r"(?<=clock face ).+"),
+    ("moon phase", "PHASE", r".+(?= moon (?:symbol|with face))"),
+)
+"""Attribute, what stands for a value of it, and what says one in a name."""
+ATTRIBUTES = (*dict.fromkeys(attribute for attribute, _, _ in _WORDS), "count of people")
 
 
 class Split(NamedTuple):
@@ -63,15 +63,15 @@ def readings(name: str) -> Iterator[tuple[str, str, str]]:
     """(attribute, the name without one word of it, that word), for each word that says an attribute.
 
     >>> next(readings("woman running with dark skin tone"))
-    ('skin tone', 'woman running with _ skin tone', 'dark')
+    ('skin tone', 'woman running with TONE skin tone', 'dark')
     >>> list(readings("family: man, boy, boy"))[-1]
     ('count of people', 'family: man, boy', '3')
     """
-    for attribute, words in _WORDS.items():
+    for attribute, stands, words in _WORDS:
         if attribute == ("direction" if "arrow" in name else "arrow"):
             continue
         for found in re.finditer(words, name):
-            rest = f"{name[: found.start()]}_{name[found.end() :]}"
+            rest = f"{name[: found.start()]}{stands}{name[found.end() :]}"
             if attribute == "arrow":  # downwards black arrow, black rightwards arrow
                 rest = " ".join(sorted(rest.split()))
             yield attribute, rest, found.group()
@@ -107,7 +107,8 @@ def base(name: str) -> str:
     '_ running'
     """
     without = re.sub(r" (?:with|and) (?:medium-light|medium-dark|light|medium|dark) skin tone", "", name)
-    return re.sub(rf"\b(?:{_PERSONS}|{_WAYS})\b", "_", without.replace(" facing right", ""))
+    varying = "|".join((*_PERSONS.values(), _WAYS))
+    return re.sub(rf"\b(?:{varying})\b", "_", without.replace(" facing right", ""))
 
 
 def split_of(names: Sequence[str], variants: Variants) -> Split:

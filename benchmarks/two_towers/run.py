@@ -33,7 +33,7 @@ from overtone.report.table import Comparison, markdown_table
 from overtone.results import columns
 from overtone.study import Job, Study, carry_out
 from two_towers import emoji
-from two_towers.asking import MEAN, Answers, ask_emoji, ask_scenes, diagnoses, judged
+from two_towers.asking import MEAN, Answers, ask_emoji, ask_scenes, counted, diagnoses, judged
 
 SCENES = {"train": 8000, "test": 2000}
 ORACLE = "1 oracle"
@@ -41,6 +41,8 @@ EQUAL = Comparison(RESULT, f"{STAGES} plain", "1 plain, as long")
 NOTE = "Percent; ± is the standard deviation over {seeds} seeds (n - 1)."
 
 Ask = Callable[[JointEncoder], Answers]
+Scores = dict[str, dict[str, list[float]]]
+Conclude = Callable[[Scores], list[str]]
 Parts = list[tuple[Path, int]]
 
 
@@ -51,6 +53,8 @@ class Row(NamedTuple):
         title: What is in it.
         recipe: Of the result.
         ask: What its encoders are asked.
+        conclude: What all answers together say.
+        aims: Of the mean pair accuracy.
         paper_clusters: Of the paper's way; its ten leave no batch of 64 where there are few pictures.
         oracle: The recipe without what drowns the rest, and
         ask_oracle: what its encoder is asked.
@@ -59,6 +63,8 @@ class Row(NamedTuple):
     title: str
     recipe: Values
     ask: Ask
+    conclude: Conclude
+    aims: tuple[Aim, ...] = ()
     paper_clusters: int = 10
     oracle: Values | None = None
     ask_oracle: Ask | None = None
@@ -72,6 +78,8 @@ def rows(data: Path) -> dict[str, Row]:
             "drawn scenes with captions, nine properties drowned by the scene",
             _recipe({"source": "captioned_scenes", "n": n}, epochs=8),
             partial(ask, with_scene=True),
+            lambda scores: list(judged(scores, tuple(PATTERNS))),
+            (Aim(MEAN, "points", 8),),
             oracle=_recipe({"source": "two_towers.scenes:without_scene", "n": n}, epochs=8),
             ask_oracle=partial(ask, with_scene=False),
         )
@@ -85,6 +93,7 @@ def rows(data: Path) -> dict[str, Row]:
             # Clocks and small arrows are near-copies of each other, which would never be negatives.
             {**_recipe({**source, "part": "train"}, epochs=epochs), "duplicates": "exact"},
             partial(ask_emoji, path=path, variants=variants),
+            partial(_diagnosed, path, variants),
             paper_clusters=4,
         )
     return found
@@ -120,6 +129,11 @@ def _recipe(data: Values, epochs: int) -> Values:
     }
 
 
+def _diagnosed(path: Path, variants: emoji.Variants, scores: Scores) -> list[str]:
+    said = [f"{column}: {words}" for column in (START, RESULT) for words in diagnoses(scores, column)]
+    return [*said, counted(path, variants)]
+
+
 def beside(row: Row, seed: int) -> Iterator[tuple[str, Recipe]]:
     """The runs of a seed beside the result and its baselines: folder and recipe."""
     train = {**row.recipe["train"], "n_clusters": row.paper_clusters}
@@ -136,9 +150,9 @@ def columns_of(home: Path) -> dict[str, tuple[Parts, str]]:
     return found
 
 
-def scores_of(study: Study, row: Row) -> dict[str, dict[str, list[float]]]:
+def scores_of(study: Study, row: Row) -> Scores:
     """Question -> column -> answers in percent, one a seed."""
-    scores: dict[str, dict[str, list[float]]] = {}
+    scores: Scores = {}
     for seed in range(study.seeds):
         home = study.home(seed)
         answers = {
@@ -183,11 +197,7 @@ def main(arguments: Sequence[str]) -> None:
     with Bars(Console()) as display:
         carry_out(jobs, display, options.jobs)
     scores = scores_of(study, row)
-    if options.row == "scenes":
-        aims, sentences = [Aim(MEAN, "points", 8)], list(judged(scores, tuple(PATTERNS)))
-    else:
-        aims = []
-        sentences = [f"{column}: {said}" for column in (START, RESULT) for said in diagnoses(scores, column)]
+    sentences = row.conclude(scores)
     found = {
         "row": options.row,
         "title": row.title,
@@ -195,7 +205,7 @@ def main(arguments: Sequence[str]) -> None:
         "seeds": options.seeds,
         "scores": scores,
         "costs": costs_of(jobs),
-        "default": findings(scores, aims, RESULT),
+        "default": findings(scores, row.aims, RESULT),
         "best": None,
         "sentences": sentences,
     }
