@@ -56,6 +56,11 @@ def ask_emoji(encoder: JointEncoder, path: Path, variants: emoji.Variants) -> An
     return answers
 
 
+def is_statement(question: str) -> bool:
+    """Whether a question is one for the diagnosis of an attribute."""
+    return question.endswith((SEEN, UNSEEN))
+
+
 def judged(scores: Mapping[str, Figures], patterns: Sequence[str]) -> Iterator[str]:
     """Whether the result keeps what one plain encoder has, and twice what it has in two patterns."""
     doubled = [p for p in patterns if np.mean(scores[p][RESULT]) >= 2 * np.mean(scores[p][START])]

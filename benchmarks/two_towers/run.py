@@ -33,7 +33,7 @@ from overtone.report.table import Comparison, markdown_table
 from overtone.results import columns
 from overtone.study import Job, Study, carry_out
 from two_towers import emoji
-from two_towers.asking import MEAN, Answers, ask_emoji, ask_scenes, counted, diagnoses, judged
+from two_towers.asking import MEAN, Answers, ask_emoji, ask_scenes, counted, diagnoses, is_statement, judged
 
 SCENES = {"train": 8000, "test": 2000}
 ORACLE = "1 oracle"
@@ -178,7 +178,8 @@ def _run(home: Path) -> JointEncoder:
 
 def written(found: dict[str, Any], sentences: Sequence[str]) -> str:
     """The tables of a row: all means beside each other, then each question in full."""
-    means = markdown_table(list(found["scores"].items()), EQUAL)
+    shown = [(question, row) for question, row in found["scores"].items() if not is_statement(question)]
+    means = markdown_table(shown, EQUAL)
     lines = [f"# {found['row']}", "", means, "", *(f"- {said}" for said in sentences), ""]
     return "\n".join(lines) + "\n" + row_tables(found, NOTE)
 
