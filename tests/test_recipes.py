@@ -4,6 +4,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from layouts import png, write_parquet
 from test_cli import Run, overtone, write_pictures
 
 from overtone.recipe import read
@@ -22,6 +23,7 @@ TINY = {
     "tones.yaml": ("data.n=64", "test.n=64", "test.start=64"),
     "captioned_scenes.yaml": ("data.n=64", "test.n=64", "test.start=64", "train.batch_size=16"),
     "folder.yaml": ("data.root=pictures", "data.image_size=16"),
+    "twemoji.yaml": ("data.path=emoji.parquet",),
 }
 
 
@@ -31,6 +33,9 @@ def test_a_small_twin_of_the_recipe_runs_to_its_table(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "pictures", classes=True, n=66)
+    emoji: dict[str, list[object]] = {"image": [png(i) for i in range(66)]}
+    emoji |= {"caption": [f"red {i}" for i in range(66)], "category": [f"{i % 2}" for i in range(66)]}
+    write_parquet(tmp_path / "emoji.parquet", emoji)
     short = ("train.epochs=1", "train.batch_size=16", "threads=1", "--out", "run")
     code, out, complaint = overtone("train", RECIPES / name, *TINY[name], *short)
     assert code == 0, complaint

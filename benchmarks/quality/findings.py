@@ -88,14 +88,14 @@ def _judge_points(aim: Aim, figures: Figures, result: str) -> tuple[bool, str]:
 def _judge_above(aim: Aim, figures: Figures, result: str) -> tuple[bool, str]:
     rivals = [column for column in EQUALS if column in figures]
     best = max(rivals, key=lambda rival: float(np.mean(figures[rival])))
-    gains = {rival: _against(figures, result, rival) for rival in rivals}
+    gains = {rival: against(figures, result, rival) for rival in rivals}
     met = all(gain > noise for gain, noise in gains.values())
     ahead, noise = paired_difference(figures[result], figures[best]), gains[best][1]
     return met, f"{shown(ahead, '+')} against the best rival, {best}; spread {noise:.1f}"
 
 
 def _judge_no_worse(aim: Aim, figures: Figures, result: str) -> tuple[bool, str]:
-    gain, noise = _against(figures, result, ENSEMBLE)
+    gain, noise = against(figures, result, ENSEMBLE)
     ahead = paired_difference(figures[result], figures[ENSEMBLE])
     return gain >= -noise, f"{shown(ahead, '+')} against {ENSEMBLE}; spread {noise:.1f}"
 
@@ -108,7 +108,7 @@ _JUDGES = {
 }
 
 
-def _against(figures: Figures, result: str, rival: str) -> tuple[float, float]:
+def against(figures: Figures, result: str, rival: str) -> tuple[float, float]:
     """By how much the result leads, and the larger of both standard deviations."""
     ours, theirs = figures[result], figures[rival]
     return float(np.mean(ours) - np.mean(theirs)), max(spread(ours), spread(theirs))

@@ -8,13 +8,13 @@ Called again it continues; what is finished is not repeated. Writes `results.jso
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from costs import costs_of
 from findings import BEST_RESULT, RESULT, findings
 from planted import write_stand_ins
 from rich.console import Console
@@ -113,26 +113,6 @@ def scores_of(study: Study, runs: Sequence[str]) -> Scores:
             for name, figures in scores.items():
                 figures.setdefault(column, []).append(read[column][name, "linear"]["accuracy"])
     return scores
-
-
-def costs_of(jobs: Sequence[Job]) -> dict[str, dict[str, list[float]]]:
-    """Run -> the seconds it took and the images it saw, one a seed."""
-    costs: dict[str, dict[str, list[float]]] = {}
-    for job in jobs:
-        _, _, name = job.name.partition(" ")[2].partition(" ")
-        cost = costs.setdefault(name or "result", {"seconds": [], "images": []})
-        cost["seconds"].append(artifacts.read_json(job.folder / "seconds.json"))
-        cost["images"].append(images_seen(job.folder))
-    return costs
-
-
-def images_seen(folder: Path) -> int:
-    """The samples of all steps; a step that was repeated after an interruption stands in the log twice."""
-    seen = 0
-    for log in folder.glob("stage-*/metrics.jsonl"):
-        records = [json.loads(line) for line in log.read_text().splitlines()]
-        seen += sum({r["step"]: r["samples"] for r in records if "samples" in r}.values())
-    return seen
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -27,14 +27,14 @@ Results = Mapping[str, Any]
 NOTE = "Accuracy of a linear probe in percent; ± is the standard deviation over {seeds} seeds (n - 1)."
 
 
-def row_tables(found: Results) -> str:
+def row_tables(found: Results, note: str = NOTE) -> str:
     """One row in full: a table for each attribute, one of costs, and what was aimed at."""
     kind, result = ("best", BEST_RESULT) if found["best"] else ("default", RESULT)
     said = found[kind]
     lines = [f"## {_title(found)}", "", *_sentences(said)]
     for attribute in found["scores"]:
         lines += ["", *_attribute_table(said, attribute, result)]
-    lines += ["", NOTE.format(seeds=found["seeds"]) + " Brackets hold 95 % intervals.", ""]
+    lines += ["", note.format(seeds=found["seeds"]) + " Brackets hold 95 % intervals.", ""]
     return "\n".join([*lines, *_costs(found["costs"]), ""])
 
 

@@ -313,6 +313,54 @@ def data_check(
     found.require(max_bad_fraction)
 
 
+@data_app.command("blind-pairs")
+def data_blind_pairs(
+    path: Annotated[Path, typer.Argument(help="Pictures, any source that `train --data` takes.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="May be blind: a run folder, open_clip:MODEL:TAG, timm:MODEL, torchvision:MODEL, or a .npy "
+            "file with a row a picture."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new .csv file.")],
+    other: Annotated[str, typer.Option(help="Sees the difference: the same, or pixels.")] = "pixels",
+    alike: Annotated[float, typer.Option(help="For --encoder the cosine of a pair is above.")] = 0.95,
+    different: Annotated[float, typer.Option(help="For --other the cosine is below.")] = 0.6,
+    most: Annotated[int, typer.Option(min=1, help="Pairs at most, the clearest first.")] = 300,
+    per_picture: Annotated[int, typer.Option(min=1, help="Pairs at most with the same picture.")] = 1,
+    trust: Trust = False,
+) -> None:
+    """Find pictures that are alike for one encoder and different for another: candidates for blind pairs."""
+    from overtone.finding_pairs import find_pairs
+    from overtone.progress import logging_to
+
+    with _bars() as display, logging_to(display):
+        found = find_pairs(
+            path,
+            encoder,
+            out,
+            display,
+            other=other,
+            alike=alike,
+            different=different,
+            most=most,
+            per_picture=per_picture,
+            trust=trust,
+        )
+    if not found.pairs:
+        _line(
+            f"{found.n:,} pictures: no two are alike for {encoder} (cosine above {alike:g}) and different "
+            f"for {other} (below {different:g}); nothing is written. Try a lower --alike."
+        )
+        return
+    _line(f"{out}: {len(found.pairs):,} pairs of {found.n:,} pictures; {found.sheet} shows the first.")
+    _line(
+        "Look at each: write what is true of one picture alone into text_1 and text_2, what they differ in "
+        f"into pattern, and remove the other rows; then `overtone evaluate RUN --task pairs --data {out}`."
+    )
+
+
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[

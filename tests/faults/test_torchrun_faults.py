@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,12 +29,14 @@ loggers: []
 class Command:
     """`overtone train` on so many processes, in a session of its own."""
 
-    def __init__(self, folder: Path, n_processes: int = 2, timeout: int = 60) -> None:
+    def __init__(
+        self, folder: Path, n_processes: int = 2, timeout: int = 60, train: Sequence[str] = ()
+    ) -> None:
         self.folder, self.log = folder, folder.with_name(f"{folder.name}.log")
         recipe = folder.with_name("recipe.yaml")
         recipe.write_text(RECIPE)
         runner = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
-        train = ["-m", "overtone", "train", str(recipe), "--out", str(folder)]
+        train = [*(train or ("-m", "overtone", "train", str(recipe))), "--out", str(folder)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *(runner if n_processes > 1 else []), *train],

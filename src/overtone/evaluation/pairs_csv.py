@@ -33,7 +33,10 @@ def read_pairs(path: str | os.PathLike[str]) -> list[Pair]:
     pairs = []
     for number, row in rows:
         if empty := [COLUMNS[i] for i, column in enumerate(order) if not row[column].strip()]:
-            raise DataError(f"{place}:{number}: {empty[0]} is empty; expected a value, or leave the row out.")
+            raise DataError(
+                f"{place}:{number}: {empty[0]} is empty; write a statement that is true of one picture alone "
+                "for each, and what the two differ in as the pattern, or leave the row out."
+            )
         one, other, *texts, pattern = (row[column].strip() for column in order)
         images = (place.parent / one, place.parent / other)
         pairs.append(Pair(images, (texts[0], texts[1]), pattern, (one, other)))
