@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,10 +111,23 @@ def test_retrieval_is_asked_of_the_data_of_the_run_or_of_others_with_texts(
 
 
 @pytest.mark.usefixtures("towers")
+def test_labelled_pictures_are_given_the_class_whose_name_is_nearest(overtone: Run, tmp_path: Path) -> None:
+    for name, colours in {"light": (250, 200, 30), "dark": (20,)}.items():
+        (tmp_path / "tones" / name).mkdir(parents=True)
+        for colour in colours:
+            Image.new("RGB", (8, 8), (colour,) * 3).save(tmp_path / "tones" / name / f"{colour}.png")
+    given = ("--data", "tones", "--prompt", "it is {}", "--out", "r.json")
+    code, out, complaint = overtone("evaluate", "run", "--task", "zero-shot", *given)
+    assert (code, "75.0" in out, "'it is {}'" in out) == (0, True, True), complaint
+    record = json.loads(Path("r.json").read_text())
+    assert record["attributes"] == {"class": {"accuracy": 75.0, "chance": 50.0, "n": 4}}
+
+
+@pytest.mark.usefixtures("towers")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--task", "vqa"], 2, "--task vqa: unknown; expected one of mmvp, pairs, retrieval."),
+        (["--task", "vqa"], 2, "--task vqa: unknown; expected one of mmvp, pairs, retrieval, zero-shot."),
         (["--task", "mmvp"], 2, "--task mmvp: which pairs? Give them by --data."),
         (["--task", "mmvp", "--data", "nowhere"], 3, "nowhere/Questions.csv: cannot be read"),
         (["--task", "pairs", "--data", "nowhere.csv"], 3, "nowhere.csv: cannot be read"),
@@ -121,6 +135,9 @@ def test_retrieval_is_asked_of_the_data_of_the_run_or_of_others_with_texts(
         (["--task", "pairs", "--data", "pairs.csv", "--labels", "l.csv"], 2, "does not go with --task pairs"),
         (["--task", "pairs", "--data", "pairs.csv", "--errata", "no.json"], 3, "no.json: cannot be read"),
         (["--task", "retrieval", "--prompt", "a "], 2, "--prompt a : does not go with --task retrieval"),
+        (["--task", "zero-shot", "--errata", "no.json"], 2, "does not go with --task zero-shot"),
+        (["--task", "zero-shot", "--prompt", "a "], 2, "templates: 'a ' has no {}"),
+        (["--task", "zero-shot", "--data", "bare"], 3, "zero-shot: the data have no labels"),
         (["--out", "r.json"], 2, "--out r.json: goes with --task"),
         (["--errata", "e.json"], 2, "--errata e.json: goes with --task"),
     ],
@@ -128,6 +145,8 @@ def test_retrieval_is_asked_of_the_data_of_the_run_or_of_others_with_texts(
 def test_a_mistake_ends_in_one_message_and_its_exit_code(
     overtone: Run, pairs: Path, arguments: list[str], code: int, message: str
 ) -> None:
+    (pairs.parent / "bare").mkdir()
+    shutil.copy(pairs.parent / "dark.png", pairs.parent / "bare")
     ended, _, complaint = overtone("evaluate", "run", *arguments)
     assert (ended, message in complaint) == (code, True), complaint
     assert "Traceback" not in complaint

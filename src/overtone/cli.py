@@ -138,12 +138,15 @@ def evaluate(
         str | None,
         typer.Option(
             help="Of pictures and texts: mmvp (--data: the folder as published), pairs (--data: a CSV with "
-            "image_1, image_2, text_1, text_2, pattern) or retrieval.",
+            "image_1, image_2, text_1, text_2, pattern), retrieval, zero-shot (--data: labelled pictures).",
         ),
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="With mmvp and pairs: stands before each statement. Default: 'a photo of '."),
+        typer.Option(
+            help="With mmvp and pairs: stands before each statement. Default: 'a photo of '. With zero-shot: "
+            "around each class. Default: 'a photo of a {}.'"
+        ),
     ] = None,
     errata: Annotated[
         Path | None,
@@ -457,15 +460,18 @@ def _ask(
     from overtone.image_text import ask
     from overtone.progress import logging_to
 
-    unused = {"--labels": labels} | ({"--prompt": prompt, "--errata": errata} if task == "retrieval" else {})
+    unused: dict[str, object] = {"--labels": labels}
+    if task in ("retrieval", "zero-shot"):
+        unused["--errata"] = errata
+    if task == "retrieval":
+        unused["--prompt"] = prompt
     for name, value in unused.items():
         if value is not None:
             raise RecipeError(f"{name} {value}: does not go with --task {task}.")
     if out is not None and (out.suffix != ".json" or not out.parent.is_dir()):
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.json.")
-    given = {} if prompt is None else {"prompt": prompt}
     with _bars() as display, logging_to(display):
-        answer = ask(run, task, data, display, errata=errata, **given)
+        answer = ask(run, task, data, display, prompt=prompt, errata=errata)
     for table in answer.tables:
         Console().print(table)
     for sentence in answer.sentences:

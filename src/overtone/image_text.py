@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,16 +18,17 @@ from overtone.evaluation.mmvp import read_mmvp
 from overtone.evaluation.pairs import PairScores, Read, corrected, image_reader, pair_accuracy
 from overtone.evaluation.pairs_csv import read_pairs
 from overtone.evaluation.retrieval import retrieval
+from overtone.evaluation.zero_shot import TEMPLATES, zero_shot_accuracy
 from overtone.integration import load
 from overtone.progress import Display
 from overtone.recipe import open_data, own_module
-from overtone.report.pairs import pairs_note, pairs_table, retrieval_table
+from overtone.report.pairs import Share, pairs_note, pairs_table, retrieval_table, shares_table
 from overtone.study import Study
 
 logger = logging.getLogger(__name__)
 
 PAIRS: dict[str, Callable[[Path], list[Pair]]] = {"mmvp": read_mmvp, "pairs": read_pairs}
-TASKS = (*PAIRS, "retrieval")
+TASKS = (*PAIRS, "retrieval", "zero-shot")
 PROMPT = "a photo of "
 
 
@@ -74,7 +75,7 @@ def ask(
     data: Path | None,
     display: Display,
     *,
-    prompt: str = PROMPT,
+    prompt: str | None = None,
     errata: Path | None = None,
 ) -> Answer:
     """Carries out a task.
@@ -82,10 +83,12 @@ def ask(
     Args:
         run: A finished run of an encoder of pictures and texts.
         task: "mmvp": MMVP-VLM, a folder as published. "pairs": blind pairs of one's own, a CSV file.
-            "retrieval": pictures with a text each; without `data`, those that the run is tested on.
+            "retrieval": pictures with a text each; "zero-shot": labelled pictures, each given the class whose
+            name is nearest. Without `data`, of both those that the run is tested on.
         data: Where they lie.
         display: Shows how far it is.
-        prompt: Of pairs, what stands before each statement.
+        prompt: Of pairs, what stands before each statement, `PROMPT` by default; of zero-shot classes,
+            around each name, which takes the place of `{}`.
         errata: Of pairs, corrections: see `read_errata`. The score is then given without and with them.
 
     Raises:
@@ -100,15 +103,36 @@ def ask(
         pairs, wrong = PAIRS[task](data), None if errata is None else read_errata(errata)
         towers = two_tower_encoder(run)
         read = image_reader(towers.shape[1:], towers.shape[0], towers.fit)
-        return asked_pairs(towers.encoder, pairs, prompt, read, wrong)
+        return asked_pairs(towers.encoder, pairs, PROMPT if prompt is None else prompt, read, wrong)
     towers = two_tower_encoder(run)
     dataset = _tested_on(run) if data is None else _opened(data, towers)
+    if task == "zero-shot":
+        return _zero_shot(towers.encoder, dataset, TEMPLATES if prompt is None else (prompt,))
     found = retrieval(towers.encoder, dataset, progress=partial(display.advance, "embeds"))
     said = (
         f"Recall in percent, {found.n:,} pictures and {found.n_texts:,} different texts; equal texts are "
         "right for each other's pictures."
     )
     return Answer([retrieval_table(found, "Retrieval")], [said], found._asdict())
+
+
+def _zero_shot(encoder: TwoTowers, dataset: Dataset, templates: Sequence[str]) -> Answer:
+    if not dataset.labels:
+        raise DataError("zero-shot: the data have no labels; expected class folders, or columns of labels.")
+    found = {
+        name: Share(
+            zero_shot_accuracy(encoder, dataset, name, templates=templates),
+            100 / len(dataset.label_names[name]),
+            int((codes >= 0).sum()),
+        )
+        for name, codes in dataset.labels.items()
+    }
+    said = f"The nearest of the names of the classes, each as {templates[0]!r}."
+    return Answer(
+        [shares_table(found, "Zero-shot classes")],
+        [said],
+        {"templates": list(templates), "attributes": {name: each._asdict() for name, each in found.items()}},
+    )
 
 
 def asked_pairs(

@@ -148,11 +148,13 @@ class _ToDisplay(logging.Handler):
 def logging_to(display: Display, level: int = logging.INFO) -> Iterator[None]:
     """Shows the library's log, from a level on, on a display while the block runs."""
     library, handler = logging.getLogger("overtone"), _ToDisplay(display, level)
-    before = library.level
+    before = library.level, library.propagate
     library.addHandler(handler)
     library.setLevel(logging.INFO)
+    library.propagate = False  # other libraries give the root logger a handler, and lines would come twice
     try:
         yield
     finally:
         library.removeHandler(handler)
-        library.setLevel(before)
+        library.setLevel(before[0])
+        library.propagate = before[1]

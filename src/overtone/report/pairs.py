@@ -1,6 +1,9 @@
-"""Tables of blind pairs and of retrieval."""
+"""Tables of blind pairs, of retrieval, and of classes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -8,6 +11,14 @@ from rich.text import Text
 from overtone.evaluation.pairs import CHANCE, PairScore, PairScores
 from overtone.evaluation.retrieval import Retrieval
 from overtone.report import printable
+
+
+class Share(NamedTuple):
+    """How many of `n` samples are right, and how many would be by guessing, in percent."""
+
+    accuracy: float
+    chance: float
+    n: int
 
 
 def pairs_table(scores: PairScores, title: str = "") -> Table:
@@ -60,6 +71,23 @@ def retrieval_table(found: Retrieval, title: str = "") -> Table:
         table.add_column(f"recall@{k}", justify="right", no_wrap=True)
     table.add_row("image to text", *(f"{share:.1f}" for share in found.image_to_text.values()))
     table.add_row("text to image", *(f"{share:.1f}" for share in found.text_to_image.values()))
+    return table
+
+
+def shares_table(found: Mapping[str, Share], title: str = "") -> Table:
+    """A row an attribute.
+
+    >>> shares_table({"shape": Share(50.0, 10.0, 4)}).row_count
+    1
+    """
+    table = Table(title=Text(title) if title else None)
+    table.add_column("")
+    for name in ("%", "chance", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for attribute, share in found.items():
+        table.add_row(
+            Text(printable(attribute)), f"{share.accuracy:.1f}", f"{share.chance:.1f}", f"{share.n:,}"
+        )
     return table
 
 
