@@ -322,8 +322,8 @@ def data_blind_pairs(
     encoder: Annotated[
         str,
         typer.Option(
-            help="May be blind: a run folder, open_clip:MODEL:TAG, timm:MODEL, torchvision:MODEL, or a .npy "
-            "file with a row a picture."
+            help="May be blind: a run folder, open_clip:MODEL:TAG, hf:MODEL, timm:MODEL, torchvision:MODEL, or "
+            "a .npy file with a row a picture."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new .csv file.")],

@@ -76,8 +76,8 @@ def find_pairs(
 
     Args:
         data: Pictures, any source of `open_dataset`.
-        encoder: That may be blind: a run folder; "open_clip:MODEL:TAG", "timm:MODEL" or
-            "torchvision:MODEL" with published weights; or a .npy file with a row a picture.
+        encoder: That may be blind: a run folder; "open_clip:MODEL:TAG", "hf:MODEL",
+            "timm:MODEL" or "torchvision:MODEL" with published weights; or a .npy file with a row a picture.
         out: A new CSV file; the first pairs are shown in a .png file of its name.
         display: Shows how far it is.
         other: That tells the pictures apart: the same, or "pixels", the correlation of small pictures.

@@ -14,6 +14,7 @@ import torch
 from overtone import load
 from overtone.encoders import TwoTowerEncoder, add_lora, build_encoder, load_encoder, merge_lora, save_encoder
 from overtone.errors import RecipeError, RunError
+from overtone.finding_pairs import reader_of
 from overtone.methods import SigLIP
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
@@ -274,3 +275,8 @@ def test_adapters_stand_beside_its_linear_layers_and_merge(theirs: Any, tmp_path
         merge_lora(towers)
         torch.testing.assert_close(towers(batch), adapted, atol=1e-5, rtol=1e-5)
     assert [name for name, _ in towers.named_parameters()] == names
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_search_for_blind_pairs_shows_it_pictures_of_its_own_size(tmp_path: Path) -> None:
+    assert reader_of(f"hf:{tmp_path / 'model'}").options["image_size"] == (16, 16)

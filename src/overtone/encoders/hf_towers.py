@@ -27,11 +27,16 @@ _SIGLIP_BEGINS = math.log(10), -10.0  # logit_scale and logit_bias, as its autho
 
 
 class ImageSide(nn.Module):
-    """A vision transformer and its projection: pictures (B, C, H, W), of any size -> (B, D)."""
+    """A vision transformer and its projection: pictures (B, C, H, W), of any size -> (B, D).
 
-    def __init__(self, transformer: nn.Module, projection: nn.Module) -> None:
+    Attributes:
+        image_size: The size that it was trained on.
+    """
+
+    def __init__(self, transformer: Any, projection: nn.Module) -> None:
         super().__init__()
         self.transformer, self.projection = transformer, projection
+        self.image_size: int = transformer.config.image_size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Image features, not normalised; where the size is not the model's, positions are interpolated."""
