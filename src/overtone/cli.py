@@ -322,7 +322,7 @@ def data_blind_pairs(
     encoder: Annotated[
         str,
         typer.Option(
-            help="May be blind: a run folder, open_clip:MODEL:TAG, hf:MODEL, timm:MODEL, torchvision:MODEL, or "
+            help="May be blind: a run folder, open_clip:MODEL:TAG, hf:MODEL, timm:MODEL, torchvision:MODEL or "
             "a .npy file with a row a picture."
         ),
     ],
