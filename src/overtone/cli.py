@@ -322,8 +322,8 @@ def data_blind_pairs(
     encoder: Annotated[
         str,
         typer.Option(
-            help="May be blind: a run folder, open_clip:MODEL:TAG, hf:MODEL, timm:MODEL, torchvision:MODEL or "
-            "a .npy file with a row a picture."
+            help="May be blind: a run folder, open_clip:MODEL:TAG, hf:MODEL, timm:MODEL, torchvision:MODEL "
+            "or a .npy file with a row a picture."
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new .csv file.")],
@@ -509,14 +509,15 @@ def _opened(encoder: JointEncoder, data: Path, labels: Path | None) -> Dataset:
 
 
 def _show(folder: Path, results: Results | None, *, written: bool) -> None:
-    from overtone.report.table import note, terminal_table
+    from overtone.report.table import note, terminal_tables
 
     if results is None:
         _line("No attribute has labels that can be probed, so there is no table.")
         _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run.")
         return
     console = Console()
-    console.print(terminal_table(results.linear, results.comparison, title="Linear probe"))
+    for table in terminal_tables(results.linear, results.comparison, "Linear probe", console.width):
+        console.print(table)
     _line(note(results.linear))
     for sentence in results.sentences:
         _line(sentence)

@@ -13,7 +13,7 @@ from overtone.report.table import (
     markdown_table,
     note,
     table_records,
-    terminal_table,
+    terminal_tables,
     verdict,
 )
 
@@ -31,9 +31,10 @@ SHAPE: Row = (
 COLOUR: Row = ("colour", {"stages 0-2": [99.5, 99.5], "plain x3 (ensemble)": [99.5, 99.5]})
 
 
-def terminal(rows: list[Row], *, color: bool = False) -> str:
-    console = Console(width=200, record=True, force_terminal=color, file=io.StringIO())
-    console.print(terminal_table(rows, EQUAL_COST, title="Linear probe"))
+def terminal(rows: list[Row], *, color: bool = False, width: int = 200) -> str:
+    console = Console(width=width, record=True, force_terminal=color, file=io.StringIO())
+    for table in terminal_tables(rows, EQUAL_COST, "Linear probe", width):
+        console.print(table)
     return console.export_text(styles=color)
 
 
@@ -41,6 +42,18 @@ def sentence(result: list[float], ensemble: list[float], longer: list[float], n_
     row = ("shape", {"r": result, "e": ensemble, "l": longer})
     (said,) = verdict([row], Comparison("r", "e", "l"), {"shape": n_test})
     return said
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_many_attributes_go_into_several_tables_none_of_which_is_cut(width: int) -> None:
+    rows = [(f"attribute {number}", SHAPE[1]) for number in range(10)]
+    shown = terminal(rows, width=width)
+    assert "…" not in shown
+    assert [shown.count(name) for name, _ in rows] == [1] * 10
+    assert shown.count("56.3 ± 1.6") == 10
+    assert max(map(len, shown.splitlines())) <= width
+    tables = shown.count("plain x3 (ensemble)")
+    assert tables == -(-10 // ((width - 23) // 14)), "as few as fit: 19 + 4 for the names, 11 + 3 a column"
 
 
 def test_the_terminal_shows_mean_and_spread_of_every_figure_and_says_what_the_spread_is() -> None:

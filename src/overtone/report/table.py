@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,8 @@ from overtone.report import printable
 
 Row: TypeAlias = tuple[str, Mapping[str, Sequence[float]]]
 """An attribute, and column -> its accuracies in percent, one for each seed."""
+
+BORDER = 3  # of a column of a terminal's table: a line and a blank at each side
 
 
 class Comparison(NamedTuple):
@@ -56,13 +59,27 @@ def table_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
     ]
 
 
-def terminal_table(rows: Sequence[Row], comparison: Comparison, title: str = "") -> Table:
+def terminal_tables(
+    rows: Sequence[Row], comparison: Comparison, title: str = "", width: int = 80
+) -> list[Table]:
     """The table for a terminal: encoders down, attributes across, the best of equal cost in bold.
 
-    >>> terminal_table([("shape", {"stage 0": [40.8]})], Comparison("stage 0")).row_count
+    Args:
+        rows: The rows of the table.
+        comparison: What is of equal cost.
+        title: Of the first.
+        width: Of the terminal; attributes that do not fit beside the others go into further tables.
+
+    >>> len(terminal_tables([("shape", {"stage 0": [40.8]})], Comparison("stage 0")))
     1
     """
-    table = Table(title=Text(title) if title else None)
+    parts = [_terminal_table(part, comparison) for part in _fitting(rows, width)]
+    parts[0].title = Text(title) if title else None
+    return parts
+
+
+def _terminal_table(rows: Sequence[Row], comparison: Comparison) -> Table:
+    table = Table()
     table.add_column("", no_wrap=True)
     for attribute, _ in rows:
         table.add_column(Text(printable(attribute)), justify="right")
@@ -73,6 +90,21 @@ def terminal_table(rows: Sequence[Row], comparison: Comparison, title: str = "")
         ]
         table.add_row(Text(printable(column)), *cells)
     return table
+
+
+def _fitting(rows: Sequence[Row], width: int) -> list[list[Row]]:
+    """The attributes in as many groups as a terminal needs, at least one in each."""
+    parts: list[list[Row]] = [[]]
+    left = 0
+    for row in rows:
+        attribute, figures = row
+        needed = BORDER + max(map(cell_len, (printable(attribute), *map(_shown, figures.values()))))
+        if needed > left:
+            names = max((cell_len(printable(column)) for column in figures), default=0)
+            parts, left = [*filter(None, parts), []], width - names - BORDER - 1
+        parts[-1].append(row)
+        left -= needed
+    return parts
 
 
 def markdown_table(rows: Sequence[Row], comparison: Comparison) -> str:
