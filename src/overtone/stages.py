@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 from overtone.errors import RecipeError
@@ -131,7 +131,8 @@ def complaints(stages: Sequence[StageSpec], n_samples: int | None = None) -> Ite
         checks = _numbers(spec, n_samples) | (_cells(spec, n_samples) | _drift(spec) if number else {})
         for field, (holds, expected) in checks.items():
             if not holds:
-                yield Complaint(number, field, f"{getattr(spec, field)!r}, expected {expected}.")
+                given = asdict(spec)[field]
+                yield Complaint(number, field, f"{given!r}, expected {expected}.")
 
 
 def _numbers(spec: StageSpec, n_samples: int | None) -> dict[str, tuple[bool, str]]:
