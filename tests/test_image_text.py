@@ -64,7 +64,9 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.fixture
 def towers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run holds `Lightness`, trained on pictures of 8 x 8, and is tested on five scenes."""
-    monkeypatch.setattr(image_text, "two_tower_encoder", lambda run: Towers(Lightness(), (3, 8, 8), "crop"))
+    monkeypatch.setattr(
+        image_text, "two_tower_encoder", lambda run, method: Towers(Lightness(), (3, 8, 8), "crop")
+    )
     monkeypatch.setattr(image_text, "_tested_on", lambda run: captioned_scenes(5))
 
 
@@ -159,7 +161,9 @@ def test_a_run_whose_encoder_reads_no_texts_is_told_what_it_lacks(overtone: Run,
     )
     assert overtone("train", "r.yaml", "--out", "run")[0] == 0
     code, _, complaint = overtone("evaluate", "run", "--task", "pairs", "--data", pairs)
-    assert (code, "reads `image` alone, it has no encode_text" in complaint) == (2, True), complaint
+    assert (code, "(concatenated) reads `image` alone, it has no encode_text" in complaint) == (2, True), (
+        complaint
+    )
     code, _, complaint = overtone("evaluate", "nowhere", "--task", "pairs", "--data", pairs)
     assert (code, "nowhere: holds no run" in complaint) == (4, True)
 

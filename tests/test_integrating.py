@@ -15,6 +15,7 @@ from overtone import artifacts, integrating, multistage
 from overtone.embedding import embed
 from overtone.errors import RecipeError, RunError
 from overtone.fitting import fit
+from overtone.image_text import two_tower_encoder
 from overtone.integrating import integrate, integrated, is_integrated, linear_after, student_of
 from overtone.integration import JointEncoder, concatenated, load
 from overtone.progress import Silent
@@ -99,6 +100,8 @@ def test_of_two_towers_the_weights_hold_for_pictures_and_texts_alike(tmp_path: P
     with torch.no_grad():
         first, second = map(cosines, made.stages)
         torch.testing.assert_close(cosines(made), (9 * first + 16 * second) / 25)
+        asked = two_tower_encoder(study.folder, "weighted").encoder
+        torch.testing.assert_close(cosines(asked), cosines(made))
 
 
 def test_whitened_embeddings_of_the_data_are_uncorrelated_with_unit_variance(run: Path) -> None:

@@ -155,6 +155,10 @@ def evaluate(
             "its pair out."
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="With --task: which encoder of all stages; see `overtone integrate`."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="With --task: a .json file.")] = None,
 ) -> None:
     """Print the table attribute x stage of a run, or read other data with its encoders."""
@@ -166,9 +170,9 @@ def evaluate(
     from overtone.study import Study
 
     if task is not None:
-        _ask(run, task, data, labels=labels, prompt=prompt, errata=errata, out=out)
+        _ask(run, task, data, labels=labels, prompt=prompt, errata=errata, method=method, out=out)
         return
-    for name, value in (("--prompt", prompt), ("--errata", errata), ("--out", out)):
+    for name, value in (("--prompt", prompt), ("--errata", errata), ("--method", method), ("--out", out)):
         if value is not None:
             raise RecipeError(f"{name} {value}: goes with --task.")
     if labels is not None and data is None:
@@ -453,6 +457,7 @@ def _ask(
     labels: Path | None,
     prompt: str | None,
     errata: Path | None,
+    method: str | None,
     out: Path | None,
 ) -> None:
     from overtone import artifacts
@@ -471,14 +476,17 @@ def _ask(
     if out is not None and (out.suffix != ".json" or not out.parent.is_dir()):
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.json.")
     with _bars() as display, logging_to(display):
-        answer = ask(run, task, data, display, prompt=prompt, errata=errata)
+        made = method or "concatenated"
+        answer = ask(run, task, data, display, prompt=prompt, errata=errata, method=made)
     for table in answer.tables:
         Console().print(table)
     for sentence in answer.sentences:
         _line(sentence)
     if out is not None:
         given_data = None if data is None else str(data)
-        artifacts.write_json(out, {"task": task, "run": str(run), "data": given_data, **answer.record})
+        artifacts.write_json(
+            out, {"task": task, "run": str(run), "method": made, "data": given_data, **answer.record}
+        )
         _line(f"In full: {out}.")
 
 

@@ -19,7 +19,7 @@ from overtone.evaluation.pairs import PairScores, Read, corrected, image_reader,
 from overtone.evaluation.pairs_csv import read_pairs
 from overtone.evaluation.retrieval import retrieval
 from overtone.evaluation.zero_shot import TEMPLATES, zero_shot_accuracy
-from overtone.integration import load
+from overtone.integrating import load_integrated
 from overtone.progress import Display
 from overtone.recipe import open_data, own_module
 from overtone.report.pairs import Share, pairs_note, pairs_table, retrieval_table, shares_table
@@ -48,21 +48,21 @@ class Towers(NamedTuple):
     fit: Any
 
 
-def two_tower_encoder(run: Path) -> Towers:
-    """The encoder of a finished run; of a run with several seeds, that of the first.
+def two_tower_encoder(run: Path, method: str = "concatenated") -> Towers:
+    """The encoder that a method made of a finished run; of a run with several seeds, that of the first.
 
     Raises:
-        RunError: There is no finished run.
+        RunError: There is no finished run, or the method was not carried out.
         RecipeError: Its encoder reads no texts.
     """
     study = Study.load(run)
     if study.seeds > 1:
         logger.info("%s: of %d runs with a seed each, the first is asked.", run, study.seeds)
-    encoder = load(study.home(0), encoder=own_module(study.recipe))
+    encoder = load_integrated(study.home(0), method, own_module(study.recipe))
     if not encoder.has_two_towers:
         raise RecipeError(
-            f"{run}: this run's encoder reads `{encoder.modality}` alone, it has no encode_text; --task "
-            "needs one of pictures and texts, trained on pictures with captions."
+            f"{run}: this run's encoder ({method}) reads `{encoder.modality}` alone, it has no encode_text; "
+            "--task needs one trained on pictures with captions, concatenated or weighted."
         )
     channels, height, width = encoder.content["shape"]
     fit = encoder.content.get("fit", "crop")
@@ -77,6 +77,7 @@ def ask(
     *,
     prompt: str | None = None,
     errata: Path | None = None,
+    method: str = "concatenated",
 ) -> Answer:
     """Carries out a task.
 
@@ -89,6 +90,7 @@ def ask(
         display: Shows how far it is.
         prompt: Of pairs, what stands before each statement, `PROMPT` by default; of zero-shot classes,
             around each name, which takes the place of `{}`.
+        method: Which encoder of all stages is asked, see `overtone.integrating.integrate`.
         errata: Of pairs, corrections: see `read_errata`. The score is then given without and with them.
 
     Raises:
@@ -101,10 +103,10 @@ def ask(
         if data is None:
             raise RecipeError(f"--task {task}: which pairs? Give them by --data.")
         pairs, wrong = PAIRS[task](data), None if errata is None else read_errata(errata)
-        towers = two_tower_encoder(run)
+        towers = two_tower_encoder(run, method)
         read = image_reader(towers.shape[1:], towers.shape[0], towers.fit)
         return asked_pairs(towers.encoder, pairs, PROMPT if prompt is None else prompt, read, wrong)
-    towers = two_tower_encoder(run)
+    towers = two_tower_encoder(run, method)
     dataset = _tested_on(run) if data is None else _opened(data, towers)
     if task == "zero-shot":
         return _zero_shot(towers.encoder, dataset, TEMPLATES if prompt is None else (prompt,))
