@@ -52,9 +52,8 @@ class DriftGuard:
         optimizer: Kept with it.
         held_out: Pairs that are never trained on.
         at_start: What `recall_at_start` found of them.
-        drift: What is asked for.
+        spec: The stage's values, with a `drift`.
         stage: The number of the stage.
-        epochs: How many the stage trains.
         steps_per_epoch: Steps of one epoch.
         folder: Takes, if the guard may end the stage, the weights that it would end with.
         inputs: As for `overtone.training.train`.
@@ -67,21 +66,20 @@ class DriftGuard:
         optimizer: torch.optim.Optimizer,
         held_out: Dataset,
         at_start: float,
-        drift: Drift,
+        spec: StageSpec,
         *,
         stage: int,
-        epochs: int,
         steps_per_epoch: int,
         folder: Path,
         inputs: Mapping[str, str],
         sink: Callable[[dict[str, Any]], None],
     ) -> None:
         self.method, self.optimizer = method, optimizer
-        self.held_out, self.at_start, self.drift = held_out, at_start, drift
-        self.stage, self.epochs, self.steps_per_epoch = stage, epochs, steps_per_epoch
+        self.held_out, self.at_start, self.drift = held_out, at_start, spec.drift or Drift()
+        self.stage, self.epochs, self.steps_per_epoch = stage, spec.epochs, steps_per_epoch
         self.folder, self.inputs, self.sink = folder, inputs, sink
         self._warned = False
-        if drift.stop:
+        if self.drift.stop:
             self._save("start", 0)
 
     def __call__(self, done: int) -> bool:

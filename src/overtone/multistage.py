@@ -143,25 +143,22 @@ def _train(
             display,
             spec.optimizer_warm_start_steps,
         )
-        guard = None
-        if held_out is not None and spec.drift is not None:
-            guard = DriftGuard(
-                method,
-                optimizer,
-                held_out,
-                at_start,
-                spec.drift,
-                stage=stage,
-                epochs=spec.epochs,
-                steps_per_epoch=len(sampler),
-                folder=home / "checkpoints",
-                inputs=inputs,
-                sink=sink,
-            )
+        guard = held_out and DriftGuard(
+            method,
+            optimizer,
+            held_out,
+            at_start,
+            spec,
+            stage=stage,
+            steps_per_epoch=len(sampler),
+            folder=home / "checkpoints",
+            inputs=inputs,
+            sink=sink,
+        )
 
         def on_epoch(done: int) -> bool:
             monitor.on_epoch(done)
-            return guard is not None and guard(done)
+            return bool(guard and guard(done))
 
         train(
             method,

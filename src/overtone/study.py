@@ -36,6 +36,7 @@ PLAIN = {
     "min_batch_size": None,
     "erase": "off",
     "init": "scratch",
+    "lora": None,
     "optimizer_warm_start_steps": 0,
     "drift": None,
 }
