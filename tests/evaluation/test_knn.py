@@ -42,3 +42,9 @@ def test_a_near_neighbour_outweighs_a_majority_of_far_ones() -> None:
         return np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
     assert knn(at([1, 60, 61, 62]), np.array([0, 1, 1, 1]), at([0]), np.array([0]), n_neighbors=4) == 100
+
+
+@pytest.mark.filterwarnings("error")
+def test_nearly_as_many_classes_as_samples_pass_without_a_warning() -> None:
+    points = np.eye(6, dtype=np.float32)
+    assert knn(points, np.arange(6), points, np.arange(6), n_neighbors=1) == 100
