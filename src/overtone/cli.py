@@ -521,8 +521,8 @@ def _show(folder: Path, results: Results | None, *, written: bool) -> None:
 
     if results is None:
         _line("No attribute has labels that can be probed, so there is no table.")
-        _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run, and for pictures")
-        _line(f"with texts `overtone evaluate {folder} --task retrieval` asks which belong together.")
+        _line(f"`overtone evaluate {folder} --data LABELLED` reads labelled data with this run;")
+        _line(f"`overtone evaluate {folder} --task retrieval` asks which pictures and texts belong together.")
         return
     console = Console()
     for table in terminal_tables(results.linear, results.comparison, "Linear probe", console.width):
