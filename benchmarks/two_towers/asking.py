@@ -22,7 +22,7 @@ from two_towers import emoji, scenes
 
 MEAN = "mean of patterns"
 WAYS = ("image to text", "text to image")
-LEARNED = 90.0  # percent of held-out statements
+LEARNED = 90.0  # percent of statements
 SEEN, UNSEEN = "trained on", "held out"
 
 Answers = dict[str, float]
@@ -105,7 +105,7 @@ where it was seen).'
     """
     if unseen >= LEARNED:
         verdict = "learned"
-    elif 100 - seen > seen - unseen:
+    elif seen < LEARNED and 100 - seen > seen - unseen:
         verdict = "suppressed (not learned even where it was seen)"
     else:
         verdict = "too little data (told apart where it was seen)"
