@@ -182,7 +182,6 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
         epochs=_PATIENCE * sum(stage.epochs for stage in parts.stages) if epochs is None else epochs,
         batch_size=min(_BATCH_SIZE, len(parts.dataset)),
         trainable="all",
-        lora=None,
     )
     return dataclasses.replace(
         parts,

@@ -206,7 +206,7 @@ def test_a_stage_that_was_interrupted_ends_in_the_same_bytes(
     [
         ({"modules": ["*"], "rnak": 2}, r"train\.lora\.rnak: unknown field; did you mean `rank`\?"),
         ({"rank": 2}, r"train\.lora\.modules: is missing"),
-        ({"modules": ["*"], "rank": 0}, "rank=0.* expected rank of 1 or more"),
+        ({"modules": ["*"], "rank": 0}, "'rank': 0.* expected rank of 1 or more"),
         ({"modules": []}, "patterns of names of linear layers"),
     ],
 )
