@@ -14,19 +14,17 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from costs import costs_of
 from findings import BEST_RESULT, RESULT, findings
 from planted import write_stand_ins
-from rich.console import Console
 from rows import BEST, ENCODERS, RIVALS, ROWS, STAGES, TINY, Values, located, tiny
+from runs import carried_out, costs_of
 from table import row_tables
 
 from overtone import artifacts
 from overtone.errors import OvertoneError
-from overtone.progress import Bars
 from overtone.recipe import Recipe, open_data, parse, resolved
 from overtone.results import columns, embeddings_kept, probe_sets, read_columns
-from overtone.study import Job, Study, carry_out
+from overtone.study import Study
 
 PARTS = ("paper", "rivals", "oracle")
 Encoders = list[tuple[Path, int]]
@@ -122,15 +120,7 @@ def main(arguments: Sequence[str]) -> None:
         options.data = options.out / "data"
         write_stand_ins(options.data, TINY)
     study = Study(recipe(options, row.recipe, 0), options.out, options.seeds, baselines=True)
-    study.save()
-    extra = [
-        Job(f"seed {seed} {name}", values, study.home(seed) / name, True, study.cache)
-        for seed in range(study.seeds)
-        for name, values in beside(options, seed)
-    ]
-    jobs = [*study.jobs(), *extra]
-    with Bars(Console()) as display:
-        carry_out(jobs, display, options.jobs)
+    jobs = carried_out(study, partial(beside, options), options.jobs)
     runs = [name for name, _ in beside(options, 0)]
     scores = scores_of(study, runs)
     found = {

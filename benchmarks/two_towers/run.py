@@ -17,21 +17,19 @@ from typing import Any, NamedTuple
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "quality")]
 
-from costs import costs_of
 from findings import RESULT, START, findings
-from rich.console import Console
 from rows import STAGES, Aim, Values
+from runs import carried_out, costs_of
 from table import row_tables
 
 from overtone import artifacts
 from overtone.datasets.captioned_scenes import PATTERNS
 from overtone.errors import OvertoneError
 from overtone.integration import JointEncoder, load
-from overtone.progress import Bars
 from overtone.recipe import Recipe, parse, resolved
 from overtone.report.table import Comparison, markdown_table
 from overtone.results import columns
-from overtone.study import Job, Study, carry_out
+from overtone.study import Study
 from two_towers import emoji
 from two_towers.asking import MEAN, Answers, ask_emoji, ask_scenes, counted, diagnoses, is_statement, judged
 
@@ -188,15 +186,7 @@ def main(arguments: Sequence[str]) -> None:
     options = asked(arguments)
     row = rows(options.data.resolve())[options.row]
     study = Study(resolved(parse(row.recipe)), options.out, options.seeds, baselines=True)
-    study.save()
-    extra = [
-        Job(f"seed {seed} {name}", recipe, study.home(seed) / name, True, study.cache)
-        for seed in range(study.seeds)
-        for name, recipe in beside(row, seed)
-    ]
-    jobs = [*study.jobs(), *extra]
-    with Bars(Console()) as display:
-        carry_out(jobs, display, options.jobs)
+    jobs = carried_out(study, partial(beside, row), options.jobs)
     scores = scores_of(study, row)
     sentences = row.conclude(scores)
     found = {

@@ -1,13 +1,33 @@
-"""What runs have cost."""
+"""The runs of a row, and what they have cost."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from overtone import artifacts
-from overtone.study import Job
+from overtone.progress import Bars
+from overtone.recipe import Recipe
+from overtone.study import Job, Study, carry_out
+
+
+def carried_out(
+    study: Study, beside: Callable[[int], Iterable[tuple[str, Recipe]]], processes: int
+) -> list[Job]:
+    """Trains a study, and beside each of its seeds other runs: folder and recipe. Gives all of them."""
+    study.save()
+    extra = [
+        Job(f"seed {seed} {name}", recipe, study.home(seed) / name, True, study.cache)
+        for seed in range(study.seeds)
+        for name, recipe in beside(seed)
+    ]
+    jobs = [*study.jobs(), *extra]
+    with Bars(Console()) as display:
+        carry_out(jobs, display, processes)
+    return jobs
 
 
 def costs_of(jobs: Sequence[Job]) -> dict[str, dict[str, list[float]]]:
