@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Run
 from PIL import Image
-from test_cli import SMALL, Run, overtone, write_pictures
+from test_cli import SMALL, write_pictures
 
 from overtone import multistage
-
-__all__ = ["overtone"]
 
 TRAIN = ("train.epochs=1", "train.batch_size=8", "stages=2", "threads=1")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from command import Run
 from PIL import Image
 
 from overtone import artifacts
-from overtone.cli import main
 from overtone.integration import load
 
 COLOURS = ("blue", "green", "red")
@@ -26,8 +26,6 @@ train: {epochs: 1, batch_size: 16}
 stages: 2
 threads: 1
 """
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def write_pictures(folder: Path, *, classes: bool, n: int = 66) -> None:
@@ -40,20 +38,6 @@ def write_pictures(folder: Path, *, classes: bool, n: int = 66) -> None:
         place = folder / COLOURS[i % 3] if classes else folder
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(place / f"{i:02}.jpg")
-
-
-@pytest.fixture
-def overtone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command, in this process: gives its exit code, what it printed, and what it complained of."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["overtone", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Run
 from numpy.typing import NDArray
 from PIL import Image
 
-from overtone.cli import main
 from overtone.datasets import image_folder
 from overtone.errors import DataError
 from overtone.evaluation.pairs_csv import read_pairs
 from overtone.fitting import fit
 from overtone.integration import load
-
-Run = Callable[..., tuple[int, str, str]]
-
 
 LEVELS = (60, 100, 140, 180)
 
@@ -51,18 +46,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def overtone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["overtone", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

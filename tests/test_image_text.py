@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from command import Run
 from PIL import Image
 
 from overtone import image_text
-from overtone.cli import main
 from overtone.datasets import captioned_scenes
 from overtone.errors import DataError
 from overtone.image_text import Towers, read_errata
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 class Lightness:
@@ -33,19 +29,9 @@ class Lightness:
         return torch.tensor([[1.0, 0.0] if "light" in text else [0.0, 1.0] for text in texts])
 
 
-@pytest.fixture
-def overtone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """The command, in `tmp_path`: gives its exit code, what it printed, and what it complained of."""
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["overtone", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from command import Run
 from layouts import png, write_parquet
-from test_cli import Run, overtone, write_pictures
+from test_cli import write_pictures
 
 from overtone.recipe import read
-
-__all__ = ["overtone"]
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TINY = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Run
 from PIL import Image
-from test_cli import Run, overtone, write_pictures
+from test_cli import write_pictures
 from tiny import parts
 
 from overtone import multistage
@@ -15,8 +16,6 @@ from overtone.contracts import Dataset
 from overtone.datasets import Captioned, Subset, arrays, image_folder, tones
 from overtone.errors import RunError
 from overtone.roster import require_same
-
-__all__ = ["overtone"]
 
 
 def pictures(*changed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

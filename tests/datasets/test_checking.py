@@ -6,13 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from command import Run
 from layouts import pairs_of, png, write_files, write_parquet, write_tar
-from test_cli import Run, overtone
 
 from overtone.datasets.checking import check
 from overtone.errors import DataError
-
-__all__ = ["overtone"]
 
 
 def bad_pairs() -> dict[str, bytes]:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_cli import SMALL, Run, overtone, write_pictures
+from command import Run
+from test_cli import SMALL, write_pictures
 
 from overtone.datasets import arrays
 from overtone.embedding import embed
@@ -27,8 +28,6 @@ from overtone.recipe import parse, resolved
 from overtone.results import write_parquet
 from overtone.run_folder import array_in, embeddings_of
 from overtone.study import Study, run_job
-
-__all__ = ["overtone"]
 
 PAYLOAD = "import os\nopen({mark!r}, 'w').close()\nfrom torch import nn\nclass Net(nn.Flatten): dim = 768\n"
 

@@ -14,16 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import Run
 from layouts import write_files, write_tar
 from PIL import Image
-from test_cli import Run, overtone, write_pictures
+from test_cli import write_pictures
 
 from overtone.datasets import Captioned, arrays, image_folder, open_dataset, open_source, parquet
 from overtone.datasets.decoding import MAX_PIXELS, Framing, decoded
 from overtone.errors import DataError, RecipeError
 from overtone.recipe import read
-
-__all__ = ["overtone"]
 
 TRAIN = ("train.epochs=1", "train.batch_size=8", "stages=1", "threads=1")
 AS_IS = Framing.of(None, None, "crop")
