@@ -105,15 +105,13 @@ def known_inside(
         One `Discrimination` an encoder.
     """
     rows = some_cells(partition, seed)
-    pairs = _embedded(
-        encoders, dataset, views, rows, Address(rng.derive(seed, "discrimination"), 0, 0), device
-    )
+    pairs = two_views(encoders, dataset, views, rows, seed=seed, device=device)
     cells = partition.pseudo_labels[rows]
     return [discrimination(first, second, cells) for first, second in pairs]
 
 
-def some_cells(partition: Partition, seed: int) -> NDArray[np.int64]:
-    """Samples of whole cells in a seeded order, ascending: at most `SAMPLES`, and `COMPANIONS` of a cell."""
+def some_cells(partition: Partition, seed: int, most: int = SAMPLES) -> NDArray[np.int64]:
+    """Samples of whole cells in a seeded order, ascending: at most `most`, and `COMPANIONS` of a cell."""
     chosen: list[NDArray[np.int64]] = []
     held = 0
     order = rng.permuted(
@@ -124,7 +122,7 @@ def some_cells(partition: Partition, seed: int) -> NDArray[np.int64]:
         if len(members) > COMPANIONS:
             key = rng.derive(seed, "discrimination", "companions", cell)
             members = members[rng.permuted(np.arange(COMPANIONS), len(members), key)]
-        if chosen and held + len(members) > SAMPLES:
+        if chosen and held + len(members) > most:
             break
         chosen.append(members)
         held += len(members)
@@ -132,15 +130,20 @@ def some_cells(partition: Partition, seed: int) -> NDArray[np.int64]:
 
 
 @torch.no_grad()
-def _embedded(
+def two_views(
     encoders: Sequence[nn.Module],
     dataset: Dataset,
     views: Views,
     rows: NDArray[np.int64],
-    address: Address,
+    *,
+    seed: int,
     device: torch.device,
 ) -> list[tuple[Tensor, Tensor]]:
-    """For each encoder, the embeddings of the first and of the second view of some samples."""
+    """For each encoder, the embeddings (n, D) of the first and of the second view of some samples.
+
+    The arguments are those of `known_inside`; `rows` (n,) are the samples.
+    """
+    address = Address(rng.derive(seed, "discrimination"), 0, 0)
     found: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in encoders]
     for begin in range(0, len(rows), _BATCH):
         batch = dataset.collate([dataset[row] for row in rows[begin : begin + _BATCH].tolist()])

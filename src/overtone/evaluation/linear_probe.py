@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from overtone.evaluation.labelled import labelled
+from overtone.evaluation.labelled import Labelled, labelled
 
 # Standardised features have a squared norm of n a column, so the useful range ends near n.
 _ALPHAS = np.logspace(-1, 5, 7)
@@ -44,12 +44,31 @@ def linear_probe(
     >>> linear_probe(x, np.array([0, 0, 1, 1]), x + 0.2, np.array([0, 0, 1, 0]))
     75.0
     """
+    data = labelled(train, train_labels, test, test_labels, attribute)
+    return 100 * float((linear_predictions(data) == data.test_labels).mean())
+
+
+def linear_predictions(data: Labelled, *, balanced: bool = False) -> NDArray[np.int64]:
+    """The class that the probe gives each test sample.
+
+    Args:
+        data: What it learns from and is asked about.
+        balanced: Whether every class weighs the same while it learns, however many samples it has.
+
+    Returns:
+        (M,) int64.
+
+    >>> x = np.array([[0.0], [1.0], [5.0], [6.0]], np.float32)
+    >>> linear_predictions(Labelled(x, np.array([0, 0, 1, 1]), x + 0.2, np.array([0, 0, 1, 0])))
+    array([0, 0, 1, 1])
+    """
     # Here, not above: training imports this package for its collapse alarm, and needs no scikit-learn.
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    data = labelled(train, train_labels, test, test_labels, attribute)
-    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(_ALPHAS))
+    weight = "balanced" if balanced else None
+    probe = make_pipeline(StandardScaler(), RidgeClassifierCV(_ALPHAS, class_weight=weight))
     probe.fit(data.train, data.train_labels)
-    return 100 * float(probe.score(data.test, data.test_labels))
+    predicted: NDArray[np.int64] = probe.predict(data.test)
+    return predicted
