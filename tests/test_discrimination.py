@@ -16,6 +16,7 @@ from overtone.discrimination import (
     Discrimination,
     discrimination,
     known_inside,
+    known_together,
     some_cells,
 )
 from overtone.partition import Partition
@@ -122,3 +123,51 @@ def test_an_encoder_knows_what_the_views_leave_of_what_it_sees() -> None:
     assert left.known > 0.99
     assert right.accuracy < 0.2
     assert right.known < 0.1
+
+
+def _sides(draw: torch.Generator, what: torch.Tensor, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(what + noise * torch.randn(what.shape, generator=draw) for _ in range(2))  # type: ignore[return-value]
+
+
+def test_what_two_encoders_know_together_is_that_of_the_best_weights_of_a_grid() -> None:
+    draw = torch.Generator().manual_seed(1)
+    one, two = (torch.randn(120, 6, generator=draw) for _ in range(2))
+    encoders = [_sides(draw, one, 0.5), _sides(draw, two, 1.0)]
+    cells = np.arange(120) // 10
+    cosines = [
+        [[float(torch.cosine_similarity(a[i], b[j], dim=0)) for j in range(120)] for i in range(120)]
+        for a, b in encoders
+    ]
+
+    def left(weights: tuple[float, float], half: int) -> float:
+        total = 0.0
+        for i in range(120):
+            if cells[i] % 2 == half:
+                logits = {
+                    j: sum(w * c[i][j] for w, c in zip(weights, cosines, strict=True))
+                    for j in range(120)
+                    if cells[j] == cells[i]
+                }
+                total += math.log(sum(math.exp(value - logits[i]) for value in logits.values()))
+        return total
+
+    grid = [(w1, w2) for w1 in np.geomspace(1, 40, 12) for w2 in np.geomspace(1, 40, 12)]
+    asked = sum(left(min(grid, key=lambda w: left(w, 1 - half)), half) for half in (0, 1))
+    assert known_together(encoders, cells) == pytest.approx(1 - asked / (120 * math.log(10)), abs=0.01)
+
+
+def test_noise_and_repetition_add_nothing_and_what_is_new_adds() -> None:
+    draw = torch.Generator().manual_seed(2)
+    coarse, fine = (torch.randn(20, 8, generator=draw)[torch.arange(600) // n % 20] for n in (1, 20))
+    first, new = _sides(draw, coarse, 0.3), _sides(draw, fine, 0.3)
+    unrelated = _sides(draw, torch.zeros(600, 8), 1.0)
+    cells = np.arange(600) // 60
+    before = known_together([first], cells)
+    assert known_together([first, unrelated], cells) == pytest.approx(before, abs=0.005)
+    assert known_together([first, first], cells) == pytest.approx(before, abs=0.005)
+    assert known_together([first, new], cells) > before + 0.1
+
+
+def test_of_fewer_than_two_cells_nothing_can_be_said() -> None:
+    sides = (torch.eye(4), torch.eye(4))
+    assert math.isnan(known_together([sides], np.array([0, 0, 1, 2])))

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "gradients", "training"},
-    {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "multistage"},
+    {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "stopping", "multistage"},
     {"report", "recipe"},
     {"study", "integrating", "results", "image_text", "finding_pairs", "fitting", "auto", "demo"},
     {"cli"},

@@ -12,7 +12,20 @@ from processes import finished, start
 from overtone.datasets import arrays, trifeature
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
-from overtone.results import columns, evaluate_study, probe_sets, write_parquet
+from overtone.report.table import Comparison
+from overtone.results import (
+    ALL,
+    AS_MANY,
+    LONGER,
+    columns,
+    columns_of_seeds,
+    comparison_of,
+    evaluate_study,
+    probe_sets,
+    why_ended,
+    write_parquet,
+)
+from overtone.run_folder import keep_end
 from overtone.study import Study, carry_out
 
 
@@ -104,6 +117,22 @@ def test_without_baselines_or_later_stages_there_are_fewer_columns() -> None:
     assert list(columns(Path(), 1, False)) == ["stage 0"]
     assert list(columns(Path(), 1, True)) == ["random weights", "stage 0"]
     assert list(columns(Path(), 2, False)) == ["stage 0", "stage 1", "stages 0-1"]
+
+
+def test_seeds_that_stopped_at_different_stages_share_the_columns_that_all_have(tmp_path: Path) -> None:
+    fields = {"data": {"source": "trifeature", "n": 40, "image_size": 16}, "stages": "auto"}
+    study = Study(resolved(parse(fields)), tmp_path, seeds=3, baselines=True)
+    for seed, n in enumerate((3, 1, 2)):
+        (tmp_path / f"seed-{seed}").mkdir()
+        keep_end(tmp_path / f"seed-{seed}", n, "enough.")
+    three, one, two = columns_of_seeds(study)
+    assert list(three) == list(one) == list(two)
+    assert list(one) == ["random weights", "stage 0", ALL, AS_MANY, LONGER]
+    assert [len(own[ALL]) for own in (three, one, two)] == [3, 1, 2]
+    assert [len(own[AS_MANY]) for own in (three, one, two)] == [3, 1, 2]
+    assert one[LONGER] == one["stage 0"]
+    assert comparison_of(study) == Comparison(ALL, AS_MANY, LONGER)
+    assert why_ended(study) == ["Seed 0: enough.", "Seed 1: enough.", "Seed 2: enough."]
 
 
 def test_the_numbering_of_a_test_set_is_that_of_the_training_set() -> None:

@@ -9,6 +9,7 @@ from overtone import artifacts
 from overtone.errors import OvertoneError, RunError
 from overtone.progress import Silent
 from overtone.recipe import Recipe, parse, resolved
+from overtone.run_folder import keep_end
 from overtone.study import Job, Study, baselines, carry_out, differences, run_job
 
 
@@ -41,6 +42,15 @@ def test_baselines_have_one_cell_the_same_optimiser_and_seeds_of_their_own() -> 
         assert (stage.n_clusters, stage.cell_size, stage.init) == (None, None, "scratch")
         assert (stage.lr, stage.batch_size) == (0.01, 8)
     assert len({main.seed, alone["plain-1"].seed, alone["plain-2"].seed}) == 3
+
+
+def test_of_a_run_that_decides_when_to_stop_the_baselines_wait_and_then_equal_it(tmp_path: Path) -> None:
+    study = Study(recipe(stages="auto"), tmp_path, baselines=True)
+    assert study.recipe.stop == "auto"
+    assert [job.folder for job in study.jobs()] == [tmp_path]
+    keep_end(tmp_path, 2, "enough.")
+    beside = {job.folder.name: sum(epochs(job.recipe)) for job in study.jobs()[1:]}
+    assert beside == {"long": 40, "plain-1": 20, "random": 0}
 
 
 def test_random_weights_are_random_even_where_the_run_starts_from_trained_ones() -> None:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -140,6 +141,17 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: missing.") from None
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not readable as JSON ({error}).") from None
+
+
+@contextmanager
+def timed(place: Path) -> Iterator[None]:
+    """Adds the seconds of the block to those in a file: what something has cost, interruptions included."""
+    make_folder(place.parent)
+    before, began = read_json(place) if place.exists() else 0.0, time.monotonic()
+    try:
+        yield
+    finally:
+        write_json(place, round(before + time.monotonic() - began, 2))
 
 
 class Lines:

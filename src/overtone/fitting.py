@@ -35,7 +35,7 @@ def fit(
     encoder: str | nn.Module | Callable[[], nn.Module] = "small_cnn",
     method: str | Callable[[nn.Module], nn.Module] = "simclr",
     views: Views | None = None,
-    stages: int | Sequence[dict[str, Any]] = 3,
+    stages: int | str | Sequence[dict[str, Any]] = 3,
     test: Any = None,
     preset: str = "overtone",
     seed: int = 0,
@@ -58,7 +58,8 @@ def fit(
             floats, any other takes the batch.
         method: "simclr", or a function from an encoder to a module with `step`.
         views: Makes the views of a batch; by default those of the data's modality.
-        stages: How many, or the values of each (see `StageSpec`).
+        stages: How many; "auto": as many as find something new, see `overtone.stopping`; or the values of
+            each (see `StageSpec`).
         test: Embedded beside the data, for evaluation.
         preset: "overtone" or "paper".
         seed: Every random draw belongs to it.
@@ -91,7 +92,7 @@ def fit(
                 "encoder": {"name": encoder if isinstance(encoder, str) else GIVEN},
                 "views": {"name": GIVEN if views is not None else data.modality},
                 "method": {"name": method if isinstance(method, str) else GIVEN},
-                "stages": stages if isinstance(stages, int) else list(stages),
+                "stages": stages if isinstance(stages, (int, str)) else list(stages),
                 "train": train,
                 "precision": precision,
                 "device": device,

@@ -163,7 +163,8 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
     The targets are the embeddings that the run kept, so no stage is run again. A view has those of its
     sample, which teaches the student to leave out what views change.
     """
-    last = len(parts.stages) - 1
+    stages = parts.stages[: len(joint.stages)]  # the run may have stopped before the others
+    last = len(stages) - 1
     teacher = _with(joint, projection=_components(home, joint, None, whiten=True))
     sides = _sides(home, joint)
     logger.info("distilled: begins as stage %d, learns %d directions of all stages.", last, teacher.dim)
@@ -177,9 +178,9 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
         return _with(joint, [encoder], projection=ProjectionHead(encoder.dim, _HIDDEN_DIM, teacher.dim))
 
     spec = dataclasses.replace(
-        parts.stages[last],
+        stages[last],
         **cast(Any, PLAIN),
-        epochs=_PATIENCE * sum(stage.epochs for stage in parts.stages) if epochs is None else epochs,
+        epochs=_PATIENCE * sum(stage.epochs for stage in stages) if epochs is None else epochs,
         batch_size=min(_BATCH_SIZE, len(parts.dataset)),
         trainable="all",
     )
@@ -189,6 +190,7 @@ def student_of(parts: Parts, home: Path, joint: JointEncoder, epochs: int | None
         method=lambda encoder: Distillation(cast(JointEncoder, encoder), targets),
         views=_with_the_sample_itself(parts.views),
         stages=[spec],
+        stop=None,
         made_of={**parts.made_of, **_made_of(home), "method": "distilled"},
     )
 

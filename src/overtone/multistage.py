@@ -29,11 +29,12 @@ from overtone.loggers import Loggers
 from overtone.monitoring import Monitor
 from overtone.optim import build_optimizer
 from overtone.progress import Display, Silent
-from overtone.run_folder import Parts, load_stage, reusable, stage_folder
+from overtone.run_folder import Parts, keep_end, load_stage, reusable, stage_folder
 from overtone.sampling import CellBatchSampler
 from overtone.shares import join_shares, share_out
 from overtone.skipping import Replacing
 from overtone.stages import StageSpec
+from overtone.stopping import adds_nothing, nothing_left
 from overtone.training import Material, Pace, train
 
 logger = logging.getLogger(__name__)
@@ -54,15 +55,27 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
         distributed.by_first(lambda: artifacts.locked(folder)),
         interrupts.catching(),
     ):
-        for stage in range(len(parts.stages)):
-            levers = levers_of(parts, folder, stage, display)
-            train_stage(parts, folder, stage, levers, display)
-            embed_stage(parts, folder, stage, display)
-            with distributed.together():
-                interrupts.raise_if_requested()
+        trained, why = _train_stages(parts, folder, display)
         with distributed.together():
             if distributed.is_first():
-                integrate(parts, folder)
+                keep_end(folder, trained, why)
+                integrate(parts, folder, trained)
+
+
+def _train_stages(parts: Parts, folder: Path, display: Display) -> tuple[int, str]:
+    """Trains stages until the last, or until no other is worth it; how many, and why no more."""
+    for stage in range(len(parts.stages)):
+        levers = levers_of(parts, folder, stage, display)
+        if parts.stop == "auto" and stage and (why := nothing_left(parts, folder, stage, levers)):
+            return stage, why
+        with distributed.by_first(partial(artifacts.timed, stage_folder(folder, stage) / "seconds.json")):
+            train_stage(parts, folder, stage, levers, display)
+            embed_stage(parts, folder, stage, display)
+        with distributed.together():
+            interrupts.raise_if_requested()
+        if parts.stop == "auto" and stage and (why := adds_nothing(parts, folder, stage)):
+            return stage + 1, why
+    return len(parts.stages), "all stages of the recipe are trained."
 
 
 def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display: Display) -> None:
@@ -269,9 +282,8 @@ def _embed_rows(
     )
 
 
-def integrate(parts: Parts, folder: Path) -> None:
-    """Writes the concatenation of all stages as one encoder that needs neither recipe nor data."""
-    n_stages = len(parts.stages)
+def integrate(parts: Parts, folder: Path, n_stages: int) -> None:
+    """Writes the concatenation of the stages as one encoder that needs neither recipe nor data."""
     inputs = {
         f"stage {s}": artifacts.digest(stage_folder(folder, s) / "encoder") for s in range(n_stages)
     } | {"normalise": parts.normalise}

@@ -25,11 +25,11 @@ from overtone.levers.hiding import hidden_stages, kept_erasing, kept_saliency
 from overtone.levers.identities import identities_kept
 from overtone.partition import Partition
 from overtone.progress import Display
-from overtone.recipe import Recipe, open_data, own_module
+from overtone.recipe import open_data, own_module
 from overtone.report.erased import erased_sheet
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, kept, markdown_table, table_records, verdict
-from overtone.run_folder import embeddings_of, stage_folder
+from overtone.run_folder import embeddings_of, ended, stage_folder
 from overtone.study import Study, baseline_folder
 from overtone.text import utf8
 
@@ -38,6 +38,11 @@ logger = logging.getLogger(__name__)
 Codes = dict[str, NDArray[np.int64]]
 Scores = dict[str, dict[tuple[str, str], Score]]
 """Column -> (attribute, probe) -> what the probe reads from it."""
+Columns = dict[str, list[tuple[Path, int]]]
+"""Column -> the encoders it reads side by side, each a run and the number of its stage."""
+
+LONGER = "1 plain, as long"
+ALL, AS_MANY = "all stages", "as many plain"  # where seeds have stopped at different stages
 
 
 class ProbeSets(NamedTuple):
@@ -104,10 +109,12 @@ def evaluate_study(study: Study) -> Results | None:
     with distributed.together():
         sets = probe_sets(dataset, test)
         if distributed.is_first():
-            write_pictures(study.home(0), dataset, study.recipe)
+            write_pictures(study.home(0), dataset, study.n_stages(0), study.recipe.seed)
     results = _read(study, sets, partial(embeddings_kept, sets))
     with distributed.together():
         if results is not None:
+            if study.recipe.stop == "auto":
+                results.sentences.extend(why_ended(study))
             copies = counted(identities_kept(study.home(0)), getattr(dataset, "texts", None))
             if copies.copies:
                 results.sentences.append(f"Never negatives of each other: {copies}.")
@@ -132,6 +139,13 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
         return embeddings[sets.train], embeddings[sets.test]
 
     return _read(study, sets, cache(made))
+
+
+def why_ended(study: Study) -> list[str]:
+    """One sentence a seed: why it has trained no more stages."""
+    ends = {seed: ended(study.home(seed)) for seed in range(study.seeds)}
+    named = "Seed {}: {}" if study.seeds > 1 else "{1}"
+    return [named.format(seed, end[1]) for seed, end in ends.items() if end is not None]
 
 
 def _require_finished(study: Study) -> None:
@@ -185,19 +199,42 @@ def write_parquet(path: Path, ids: Sequence[str], embeddings: NDArray[np.float32
         beside.replace(path)
 
 
-def columns(home: Path, n_stages: int, baselines: bool) -> dict[str, list[tuple[Path, int]]]:
-    """Column of the table -> the encoders it reads side by side, each a run and the number of its stage."""
+def columns(home: Path, n_stages: int, baselines: bool, even: bool = True) -> Columns:
+    """The columns of the table of a run of so many stages; not `even`: other seeds have other numbers."""
     stages = [(home, stage) for stage in range(n_stages)]
-    shown: dict[str, list[tuple[Path, int]]] = {}
+    shown: Columns = {}
     if baselines:
         shown["random weights"] = [(baseline_folder(home, "random"), 0)]
     shown |= {f"stage {stage}": [stages[stage]] for stage in range(n_stages)}
     shown |= {f"stages 0-{last}": stages[: last + 1] for last in range(1, n_stages)}
-    if baselines and n_stages > 1:
+    if not even:
+        shown[ALL] = stages
+    if baselines and (n_stages > 1 or not even):
         plain = [(baseline_folder(home, f"plain-{number}"), 0) for number in range(1, n_stages)]
-        shown[f"{n_stages} plain"] = [stages[0], *plain]
-        shown["1 plain, as long"] = [(baseline_folder(home, "long"), 0)]
+        shown[f"{n_stages} plain" if even else AS_MANY] = [stages[0], *plain]
+        shown[LONGER] = [(baseline_folder(home, "long"), 0)] if n_stages > 1 else stages
     return shown
+
+
+def columns_of_seeds(study: Study) -> list[Columns]:
+    """The columns that all seeds of a study have; they may have stopped at different stages."""
+    counts = [study.n_stages(seed) for seed in range(study.seeds)]
+    even = len(set(counts)) == 1
+    shown = [columns(study.home(seed), n, study.baselines, even) for seed, n in enumerate(counts)]
+    common = [name for name in shown[0] if all(name in own for own in shown)]
+    return [{name: own[name] for name in common} for own in shown]
+
+
+def comparison_of(study: Study) -> Comparison:
+    """Which of its columns hold the result and the baselines."""
+    counts = [study.n_stages(seed) for seed in range(study.seeds)]
+    last, even = counts[0] - 1, len(set(counts)) == 1
+    compared = study.baselines and max(counts) > 1
+    return Comparison(
+        ALL if not even else f"stages 0-{last}" if last else "stage 0",
+        ensemble=(f"{counts[0]} plain" if even else AS_MANY) if compared else None,
+        longer=LONGER if compared else None,
+    )
 
 
 def read_columns(
@@ -258,9 +295,9 @@ def probe_sets(dataset: Dataset, test: Dataset | None) -> ProbeSets:
     )
 
 
-def write_pictures(home: Path, dataset: Dataset, recipe: Recipe) -> None:
+def write_pictures(home: Path, dataset: Dataset, n_stages: int, seed: int) -> None:
     """Writes what later stages were given: `cells.png`, the first cells; `erased-K.png` where K erases."""
-    stages = range(1, len(recipe.stage_specs()))
+    stages = range(1, n_stages)
     with_cells = [stage for stage in stages if (stage_folder(home, stage) / "partition").exists()]
     if dataset.modality != "image" and stages:
         logger.info("no pictures of cells and evidence: the samples are not images.")
@@ -273,7 +310,7 @@ def write_pictures(home: Path, dataset: Dataset, recipe: Recipe) -> None:
             logger.info("%s: what the cells have in common, in pictures.", home / "cells.png")
     for stage in stages:
         if dataset.modality == "image" and hidden_stages(home, stage):
-            _write_erased(home, stage, dataset, recipe.seed)
+            _write_erased(home, stage, dataset, seed)
 
 
 def _write_erased(home: Path, stage: int, dataset: Dataset, seed: int) -> None:
@@ -289,8 +326,7 @@ def _write_erased(home: Path, stage: int, dataset: Dataset, seed: int) -> None:
 
 def _results(
     scores: Sequence[Scores],
-    n_stages: int,
-    baselines: bool,
+    comparison: Comparison,
     sets: ProbeSets,
 ) -> Results:
     first = scores[0]
@@ -300,17 +336,11 @@ def _results(
         figures = {"chance": [score["chance"]]}
         figures |= {c: [seed[c][attribute, probe]["accuracy"] for seed in scores] for c in first}
         tables[probe].append((attribute, figures))
-    compared = baselines and n_stages > 1
-    comparison = Comparison(
-        f"stages 0-{n_stages - 1}" if n_stages > 1 else "stage 0",
-        ensemble=f"{n_stages} plain" if compared else None,
-        longer="1 plain, as long" if compared else None,
-    )
     counts = {score["attribute"]: score["n_test"] for score in probed.values()}
     sentences = verdict(tables["linear"], comparison, counts)
     sentences += [kept(tables["linear"], comparison, name, counts) for name in TAKES if name in first]
     sentences += [f"Probes were asked about {sets}."]
-    if compared and len(scores) == 1:
+    if comparison.ensemble is not None and len(scores) == 1:
         sentences.append("One seed: how far the figures scatter, --seeds 3 would show.")
     return Results(**tables, comparison=comparison, sentences=sentences)
 
@@ -318,18 +348,19 @@ def _results(
 def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
     if not sets.train_labels:
         return None
-    n_stages = len(study.recipe.stage_specs())
     homes = [study.home(seed) for seed in range(study.seeds)]
     methods = [name for name in TAKES if all(is_integrated(home, name) for home in homes)]
     module = own_module(study.recipe)
     normalise = study.recipe.normalise or "each"
-    shown = [columns(home, n_stages, study.baselines) for home in homes]
     tasks: list[Callable[[], Scores]] = []
-    for home, its_columns in zip(homes, shown, strict=True):
+    for seed, (home, its_columns) in enumerate(zip(homes, columns_of_seeds(study), strict=True)):
         tasks += [
             partial(read_columns, {name: its_columns[name]}, sets, reader, normalise) for name in its_columns
         ]
-        tasks += [partial(read_integrated, home, name, n_stages, sets, reader, module) for name in methods]
+        tasks += [
+            partial(read_integrated, home, name, study.n_stages(seed), sets, reader, module)
+            for name in methods
+        ]
     read = distributed.dealt(tasks)
     if not distributed.is_first():
         return None
@@ -338,7 +369,7 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
         {name: found for part in read[begin : begin + of_each] for name, found in part.items()}
         for begin in range(0, len(read), of_each)
     ]
-    return _results(scores, n_stages, study.baselines, sets)
+    return _results(scores, comparison_of(study), sets)
 
 
 def _write(study: Study, results: Results, copies: Copies) -> None:
@@ -360,7 +391,7 @@ def _write(study: Study, results: Results, copies: Copies) -> None:
             **records,
             "sentences": sentences,
             "identities": copies._asdict(),
-            "stages": levers_kept(study.home(0), len(study.recipe.stage_specs())),
+            "stages": levers_kept(study.home(0), study.n_stages(0)),
         },
     )
 

@@ -33,6 +33,7 @@ class Parts:
         encoder: Stage -> a new encoder.
         method: Encoder -> a module with `step`.
         stages: The values of each stage.
+        stop: "auto" ends the run before its last stage where no other is worth it, see `overtone.stopping`.
         seed: Every random draw of the run belongs to it.
         duplicates: Which samples are one and so never negatives, see `find_identities`.
         normalise: How the stages are concatenated.
@@ -53,6 +54,7 @@ class Parts:
     encoder: Callable[[int], Encoder]
     method: Callable[[Encoder], nn.Module]
     stages: Sequence[StageSpec]
+    stop: str | None = None
     seed: int = 0
     duplicates: Duplicates = "near"
     normalise: str = "each"
@@ -72,6 +74,26 @@ def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
     with rng.seeded(parts.seed, "encoder", stage):  # it draws weights, which are then replaced
         encoder = parts.encoder(max(stage, 1))  # stage 0's might fetch weights, which may be gone by now
     return load_encoder(stage_folder(folder, stage) / "encoder", encoder)
+
+
+def keep_end(folder: Path, n_stages: int, why: str) -> None:
+    """Writes down how many stages a run has trained, and why no more."""
+    artifacts.write_json(folder / "end.json", {"stages": n_stages, "why": why})
+
+
+def ended(folder: Path) -> tuple[int, str] | None:
+    """How many stages a run has trained and why no more; None of one that has not ended.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    place = folder / "end.json"
+    if not place.exists():
+        return None
+    kept = artifacts.read_json(place)
+    if not isinstance(kept, dict) or type(kept.get("stages")) is not int or kept["stages"] < 1:
+        raise RunError(f"{place}: damaged: expected a number of stages from 1; remove it and resume the run.")
+    return kept["stages"], str(kept.get("why", ""))
 
 
 def stage_folder(folder: Path, stage: int) -> Path:

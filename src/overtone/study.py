@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,6 +27,7 @@ from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
 from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
 from overtone.roster import require_same
+from overtone.run_folder import ended
 
 PLAIN = {
     "n_clusters": None,
@@ -90,6 +90,11 @@ class Study(NamedTuple):
         jobs = [job for seed in range(self.seeds) for job in self._jobs(seed)]
         return sorted(jobs, key=lambda job: -sum(stage["epochs"] for stage in _stages(job.recipe)))
 
+    def n_stages(self, seed: int) -> int:
+        """How many stages the main run of a seed has, or may have if it has not ended."""
+        end = ended(self.home(seed))
+        return len(_stages(self.recipe)) if end is None else end[0]
+
     def main_runs(self) -> list[tuple[Path, Recipe]]:
         """The folder and the recipe of the main run of each seed."""
         homes = [self.home(seed) for seed in range(self.seeds)]
@@ -149,6 +154,11 @@ class Study(NamedTuple):
         home = self.home(seed)
         yield Job(name, recipe, home, cache=self.cache)
         if self.baselines:
+            end = ended(home)
+            if recipe.stop == "auto" and end is None:
+                return  # how many stages they have to equal is not known yet
+            if end is not None:
+                recipe = recipe.model_copy(update={"stages": _stages(recipe)[: end[0]]})
             for title, baseline in baselines(recipe).items():
                 place = baseline_folder(home, title)
                 yield Job(f"{name} {title}".strip(), baseline, place, quiet=True, cache=self.cache)
@@ -257,18 +267,8 @@ def run_job(job: Job, display: Display) -> None:
             parts = build_parts(job.recipe, dataset, test)
             if distributed.is_first():
                 require_same(dataset, job.folder)
-        with distributed.by_first(lambda: _timed(job.folder / "seconds.json")):
+        with distributed.by_first(lambda: artifacts.timed(job.folder / "seconds.json")):
             multistage.run(parts, job.folder, display)
-
-
-@contextmanager
-def _timed(place: Path) -> Iterator[None]:
-    """Adds the seconds of the block to those in a file: what a run has cost, interruptions included."""
-    before, began = artifacts.read_json(place) if place.exists() else 0.0, time.monotonic()
-    try:
-        yield
-    finally:
-        artifacts.write_json(place, round(before + time.monotonic() - began, 2))
 
 
 @contextmanager

@@ -125,6 +125,9 @@ def _finish(study: Study, jobs: int | None) -> None:
                 study.save()
         stack.enter_context(distributed.by_first(lambda: failures.kept(study.folder)))
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
+        if study.recipe.stop == "auto":  # what it has to be compared with depends on where it stopped
+            left = [job for job in study.jobs() if job.folder not in {done.folder for done in all_jobs}]
+            carry_out(left, display, _processes(jobs, len(left)))
         with logging_to(display):
             results = evaluate_study(study)
         first = distributed.is_first()

@@ -64,6 +64,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         or (lambda stage: encoder_for(recipe.encoder, dataset, trained=stage == 0)),
         method=given.get("method") or partial(_build, "method", KINDS["method"], recipe.method),
         stages=stages,
+        stop=recipe.stop,
         seed=recipe.seed,
         duplicates=recipe.duplicates,
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,

@@ -43,6 +43,7 @@ PRESETS = {
         ({"n_clusters": 10},), {"cells": "last", "cells_per_batch": 1, "min_batch_size": sys.maxsize}, "once"
     ),
 }
+MOST_STAGES = 6  # of `stages: auto`, which is to end before
 GRANULARITY = ("n_clusters", "cell_size")
 PRETRAINED_LR_SCALE = 0.05  # 1e-4 at the default lr: weights that were trained before are tuned, not replaced
 
@@ -60,7 +61,8 @@ class Recipe(BaseModel):
     views: Component = Field(default_factory=lambda: {"name": "image"})
     method: Component = Field(default_factory=lambda: {"name": "simclr"})
     train: dict[str, Any] = Field(default_factory=dict)
-    stages: int | list[dict[str, Any]] = 3
+    stages: int | Literal["auto"] | list[dict[str, Any]] = 3
+    stop: Literal["auto"] | None = None
     duplicates: Duplicates = "near"
     normalise: Literal["each", "once"] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -78,8 +80,14 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: A value is wrong; the message names its field.
         """
-        given = self.stages if isinstance(self.stages, list) else [{} for _ in range(self.stages)]
+        given = self.stages if isinstance(self.stages, list) else [{}] * self.most_stages()
         return [self._stage_spec(number, own, origin or Origin()) for number, own in enumerate(given)]
+
+    def most_stages(self) -> int:
+        """How many stages are trained unless the run stops before."""
+        if self.stages == "auto":
+            return MOST_STAGES
+        return len(self.stages) if isinstance(self.stages, list) else int(self.stages)
 
     def _stage_spec(self, number: int, own: dict[str, Any], origin: Origin) -> StageSpec:
         preset, given = PRESETS[self.preset], {**self.train, **own}
@@ -144,6 +152,11 @@ def parse(values: Mapping[str, Any], origin: Origin | None = None) -> Recipe:
     overtone.errors.RecipeError: sede: unknown field; did you mean `seed`?
     """
     origin = origin or Origin()
+    stages = values.get("stages", 3)
+    if not isinstance(stages, (int, list)) and stages != "auto":
+        raise origin.error(
+            ("stages",), f"{stages!r}: expected a number, auto, or a list with the values of each."
+        )
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
@@ -179,6 +192,7 @@ def resolved(recipe: Recipe) -> Recipe:
             },
             "train": {},
             "stages": [dataclasses.asdict(stage) for stage in recipe.stage_specs()],
+            "stop": "auto" if recipe.stages == "auto" else recipe.stop,
             "normalise": recipe.normalise or PRESETS[recipe.preset].normalise,
             "device": device_name(recipe.device),
             "loggers": loggers.available() if recipe.loggers is None else recipe.loggers,
