@@ -60,6 +60,8 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
         ),
         (DATA + "stages: [{}, 3]\n", "r.yaml:2 stages[1]: 3: input should be a valid dictionary"),
         (DATA + "stages: []\n", "r.yaml:2 stages: []: expected at least 1 stage"),
+        (DATA + "stages: many\n", "r.yaml:2 stages: 'many': expected a number, auto, or a list"),
+        (DATA + "stop: never\n", "r.yaml:2 stop: 'never': input should be 'auto'"),
         (DATA + "views: {name: imge}\n", "r.yaml:2 views.name: 'imge' is unknown; did you mean `image`?"),
         (
             DATA + "views: {name: image, crop_scale: 3}\n",
