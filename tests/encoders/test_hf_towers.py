@@ -14,7 +14,7 @@ import torch
 from overtone import load
 from overtone.encoders import TwoTowerEncoder, add_lora, build_encoder, load_encoder, merge_lora, save_encoder
 from overtone.errors import RecipeError, RunError
-from overtone.finding_pairs import reader_of
+from overtone.readers import reader_of
 from overtone.methods import SigLIP
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved

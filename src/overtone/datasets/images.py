@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +36,20 @@ class Source:
     label_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamp: str | None = None
     parallel: bool = True
+
+    def take(self, rows: NDArray[np.int64]) -> Source:
+        """The pictures of some rows, in that order.
+
+        >>> Source("three", ["a", "b", "c"], lambda row: f"{row}".encode()).take(np.array([2, 0])).ids
+        ['c', 'a']
+        """
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows],
+            read=lambda row: self.read(int(rows[row])),
+            labels={name: np.asarray(codes)[rows] for name, codes in self.labels.items()},
+            stamp=None if self.stamp is None else f"{self.stamp} {rows.tolist()}",
+        )
 
 
 class Images(Protocol):
