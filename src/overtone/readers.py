@@ -83,7 +83,9 @@ def reader_of(
     if name == PIXELS:
         return Reader(Pixels(centred=True), {"image_size": (_SIDE, _SIDE), "channels": 3})
     if Path(name).is_dir():
-        if given := [f"--weights {weights}"] * bool(weights) + [f"--image-size {image_size}"] * bool(image_size):
+        if given := [f"--weights {weights}"] * bool(weights) + [f"--image-size {image_size}"] * bool(
+            image_size
+        ):
             raise RecipeError(f"{given[0]}: goes with a model; a run has its own.")
         return _of_run(Path(name), trust, stage)
     if stage is not None:
@@ -119,7 +121,9 @@ def _of_model(model: str, published: bool, weights: Path | None, size: tuple[int
     family, _, rest = model.partition(":")
     pretrained = published and weights is None
     if pretrained and family not in FAMILIES:
-        raise RecipeError(f"{model}: has no published weights; give --weights FILE, or ask about random:{model}.")
+        raise RecipeError(
+            f"{model}: has no published weights; give --weights FILE, or ask about random:{model}."
+        )
     tag: dict[str, Any] = {}
     if family == "open_clip":
         rest, _, named = rest.partition(":")

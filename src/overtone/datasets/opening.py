@@ -65,7 +65,12 @@ def open_dataset(path: str | os.PathLike[str], **options: Any) -> ImageDataset |
 
 
 def open_some(
-    path: str | os.PathLike[str], most: int, *, where: Mapping[str, Any], seed: int = 0, **options: Unpack[Reading]
+    path: str | os.PathLike[str],
+    most: int,
+    *,
+    where: Mapping[str, Any],
+    seed: int = 0,
+    **options: Unpack[Reading],
 ) -> tuple[ImageDataset | Captioned, int]:
     """At most so many samples of the dataset at a path, a keyed draw in their own order, and how many there are.
 
