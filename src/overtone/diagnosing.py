@@ -25,8 +25,8 @@ from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.evaluation.blind_spots import DIFFERENT, blind_spots
 from overtone.evaluation.caption_words import caption_words
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
-from overtone.evaluation.labelled import split_labelled
-from overtone.evaluation.verdict import Attribute, Readings, read, verdict
+from overtone.evaluation.labelled import folds
+from overtone.evaluation.verdict import VERDICTS, Attribute, Readings, Verdict, asked_about, read, verdict
 from overtone.integration import JointEncoder
 from overtone.partition import Partition
 from overtone.progress import Display, Silent
@@ -34,7 +34,7 @@ from overtone.readers import Pixels, Reader, reader_of
 from overtone.recipe import build_parts, open_data
 from overtone.recipe.schema import device_name
 from overtone.report.diagnosis import BlindPair, Diagnosis, Geometry, Inside, Shown, Told
-from overtone.report.gallery import gallery_cells, gallery_samples
+from overtone.report.gallery import cell_purity, gallery_cells, gallery_samples
 from overtone.report.sheet import picture
 from overtone.study import Study
 from overtone.text import utf8
@@ -254,6 +254,8 @@ def _diagnosis(
         views = views or ImageViews()
     cells = _cells(embeddings[THIS], notes, seed)
     inside, aligned = _inside(subjects, cells, views, notes, seed, device)
+    if inside is not None and cells is not None:
+        inside = inside._replace(agree=cell_purity(cells, {each.name: each.codes for each in asked}))
     others = [who for who in subjects if who not in (THIS, RANDOM_WEIGHTS)]
     return Diagnosis(
         encoder=name,
@@ -318,32 +320,28 @@ def _attributes(
     seed: int,
     display: Display,
 ) -> list[Attribute]:
-    train, test = split_labelled(len(embeddings[THIS]), seed)
+    splits = folds(len(embeddings[THIS]), seed)
     found = []
     for done, (name, codes) in enumerate(asked, 1):
-        known = np.where(np.isin(codes[test], codes[train]), codes[test], -1)
-        if (left := np.unique(known[known >= 0])).size < 2:
+        display.advance("reads attributes", done - 1, len(asked))
+        known = codes[np.concatenate([asked_about(codes, *split) for split in splits])]
+        if (classes := len(np.unique(known))) < 2:
             notes.append(f"{name} was not asked about: fewer than two classes among the samples kept back.")
             continue
         readings = {
-            who: read(rows[train], codes[train], rows[test], known, attribute=name, seed=seed)
-            for who, rows in embeddings.items()
+            who: read(rows, codes, splits, attribute=name, seed=seed) for who, rows in embeddings.items()
         }
-        found.append(_judged(name, readings, codes[train], known, len(left)))
-        display.advance("reads attributes", done, len(asked))
-    order = ("ignored", "partly", "learned")
-    return sorted(found, key=lambda each: order.index(each.verdict))
+        chance = 100 / classes
+        found.append(Attribute(name, _judged(readings, chance), chance, classes, len(known), readings))
+    display.advance("reads attributes", len(asked), len(asked))
+    return sorted(found, key=lambda each: VERDICTS.index(each.verdict))
 
 
-def _judged(
-    name: str, readings: dict[str, Readings], train: NDArray[np.int64], test: NDArray[np.int64], classes: int
-) -> Attribute:
-    chance = 100 / classes
+def _judged(readings: Mapping[str, Readings], chance: float) -> Verdict:
     linear = {who: found.linear for who, found in readings.items()}
     untrained = [linear[who] for who in (RANDOM_WEIGHTS, RAW_PIXELS) if who in linear]
     second = [found for who, found in linear.items() if who not in (THIS, RANDOM_WEIGHTS, RAW_PIXELS)]
-    word = verdict(linear[THIS], chance, untrained, second[0] if second else None)
-    return Attribute(name, word, chance, classes, int((train >= 0).sum()), int((test >= 0).sum()), readings)
+    return verdict(linear[THIS], chance, untrained, second[0] if second else None)
 
 
 def _cells(embeddings: NDArray[np.float32], notes: list[str], seed: int) -> Partition | None:
@@ -379,7 +377,7 @@ def _inside(
         told[who] = Told(*(100 * discrimination(first, second, cell).accuracy for cell in (anywhere, own)))
         if who == THIS:
             aligned = alignment(first, second)
-    return Inside(len(rows), len(rows) / len(np.unique(own)), told), aligned
+    return Inside(len(rows), len(rows) / len(np.unique(own)), told, {}), aligned
 
 
 def _geometry(embeddings: NDArray[np.float32], aligned: float | None, seed: int) -> Geometry:

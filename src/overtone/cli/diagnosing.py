@@ -91,7 +91,7 @@ def diagnose(
     for sentence in found.sentences:
         say(sentence)
     if found.attributes:
-        Console().print(found.table())
+        Console().print(found.terminal_table())
     for path in out or ():
         found.save(path)
         say(f"{path}: the page." if path.suffix == ".html" else f"{path}: everything but the pictures.")

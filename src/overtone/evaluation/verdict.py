@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from overtone.evaluation.knn import knn_predictions
 from overtone.evaluation.labelled import labelled
 from overtone.evaluation.linear_probe import linear_predictions
 
-Verdict: TypeAlias = Literal["learned", "partly", "ignored"]
+Verdict: TypeAlias = Literal["ignored", "partly", "learned"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 HALF, NEARLY_ALL = 0.5, 0.9
 RULE = (
@@ -25,6 +26,9 @@ RULE = (
 )
 
 
+_PREDICT = {"linear": linear_predictions, "knn": knn_predictions}
+
+
 class Readings(NamedTuple):
     """What both probes read of an attribute, as balanced accuracy."""
 
@@ -33,10 +37,9 @@ class Readings(NamedTuple):
 
 
 def read(
-    train: NDArray[np.float32],
-    train_labels: NDArray[np.int64],
-    test: NDArray[np.float32],
-    test_labels: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     *,
     attribute: str = "label",
     seed: int = 0,
@@ -44,27 +47,37 @@ def read(
     """Reads an attribute from embeddings by both probes, all classes counting alike however uneven they are.
 
     Args:
-        train: (N, D) float32.
-        train_labels: (N,) int64, -1 where a sample has no label and is left out.
-        test: (M, D) float32.
-        test_labels: (M,) int64, likewise.
+        embeddings: (N, D) float32.
+        codes: (N,) int64, -1 where a sample has no label and is left out.
+        splits: Samples that the probes learn from and samples that they are then asked about, none twice; a
+            class that is missing among the former is not asked about.
         attribute: Named in errors.
         seed: Address of the bootstrap's draws.
 
     Raises:
         DataError: See `labelled`.
 
-    >>> x, y = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.1]], np.float32), np.array([0, 1, 1])
-    >>> read(x, y, x, y).linear
+    >>> x, y = np.eye(2, dtype=np.float32)[np.arange(8) % 2], np.arange(8) % 2
+    >>> read(x, y, [(np.arange(4), np.arange(4, 8))]).linear
     Interval(accuracy=100.0, low=100.0, high=100.0)
     """
-    data = labelled(train, train_labels, test, test_labels, attribute)
-    return Readings(
-        *(
-            balanced_accuracy(predict(data, balanced=True) == data.test_labels, data.test_labels, seed=seed)
-            for predict in (linear_predictions, knn_predictions)
-        )
-    )
+    hits: dict[str, list[NDArray[np.bool_]]] = {"linear": [], "knn": []}
+    asked = []
+    for train, test in splits:
+        known = asked_about(codes, train, test)
+        data = labelled(embeddings[train], codes[train], embeddings[known], codes[known], attribute)
+        for name, predict in _PREDICT.items():
+            hits[name].append(predict(data, balanced=True) == data.test_labels)
+        asked.append(data.test_labels)
+    labels = np.concatenate(asked)
+    return Readings(*(balanced_accuracy(np.concatenate(hits[name]), labels, seed=seed) for name in _PREDICT))
+
+
+def asked_about(
+    codes: NDArray[np.int64], train: NDArray[np.int64], test: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The samples of `test` whose class has a sample in `train`."""
+    return test[(codes[test] >= 0) & np.isin(codes[test], codes[train])]
 
 
 def verdict(
@@ -102,8 +115,7 @@ class Attribute(NamedTuple):
         verdict: On the encoder.
         chance: What guessing gives, in percent: 100 / classes.
         classes: How many were asked about.
-        n_train: Samples that the probes learned from.
-        n_test: Samples that they were asked about.
+        n_asked: Samples that the probes were asked about.
         readings: Who reads -> what; the encoder itself comes first.
     """
 
@@ -111,6 +123,5 @@ class Attribute(NamedTuple):
     verdict: Verdict
     chance: float
     classes: int
-    n_train: int
-    n_test: int
+    n_asked: int
     readings: Mapping[str, Readings]

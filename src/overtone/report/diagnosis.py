@@ -15,8 +15,9 @@ from rich.text import Text
 
 from overtone import artifacts
 from overtone.errors import RecipeError
-from overtone.evaluation.verdict import RULE, Attribute, Verdict
+from overtone.evaluation.verdict import RULE, VERDICTS, Attribute, Verdict
 from overtone.report import printable
+from overtone.report.gallery import Purity
 from overtone.report.page import (
     Picture,
     Section,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAMED = 4  # attributes in a headline
-_VERDICTS: tuple[Verdict, ...] = ("ignored", "partly", "learned")
+_SHARED = 1.5  # times as often as any two samples agree those of a cell, to be named
 _MARKS = ("circle", "square", "diamond")
 _COLOURS = {"ignored": "#c2500a", "partly": "#86680a", "learned": "#00805a"}
 
@@ -56,11 +57,13 @@ class Inside(NamedTuple):
         n_samples: That were looked at.
         cell_size: The mean size of their cells.
         told: Who looks -> what is found, always in the cells of the encoder itself, which comes first.
+        agree: Attribute -> how often two samples of a cell, and any two, have the same value.
     """
 
     n_samples: int
     cell_size: float
     told: Mapping[str, Told]
+    agree: Mapping[str, Purity]
 
 
 class Geometry(NamedTuple):
@@ -131,17 +134,15 @@ class Diagnosis:
             return "No attribute could be asked about: what follows needs none."
         if ignored := self.having("ignored"):
             return f"This encoder ignores {_named([each.name for each in ignored])}."
-        asked = len(self.attributes)
-        return f"This encoder ignores {'none of the' if asked > 1 else 'not the'} {asked} attribute{'s' * (asked > 1)} it was asked about."
+        return f"This encoder ignores nothing that was asked about ({_named([a.name for a in self.attributes])})."
 
     @property
     def sentences(self) -> list[str]:
         """All of it in plain language, what matters most first."""
-        said = [self.headline]
-        begins = {"ignored": "Ignored", "partly": "Learned in part", "learned": "Learned"}
-        for verdict in _VERDICTS:
+        said = [self.headline, *map(_in_words, self.having("ignored")[:_NAMED])]
+        for verdict, begin in (("partly", "Learned in part"), ("learned", "Learned")):
             if found := self.having(verdict):
-                said.append(f"{begins[verdict]}: {'; '.join(map(_in_words, found))}.")
+                said.append(f"{begin}: {_named(list(map(_short, found)), len(found))}.")
         if self.inside is not None:
             said += _inside_in_words(self.inside)
         rank, dim = self.geometry.effective_rank, self.geometry.dim
@@ -165,15 +166,14 @@ class Diagnosis:
                 **interval._asdict(),
                 "chance": each.chance,
                 "classes": each.classes,
-                "n_train": each.n_train,
-                "n_test": each.n_test,
+                "n_asked": each.n_asked,
             }
             for each in self.attributes
             for reader, readings in each.readings.items()
             for probe, interval in readings._asdict().items()
         ]
 
-    def table(self) -> Table:
+    def terminal_table(self) -> Table:
         """What the linear probe reads, and the encoder by kNN, for a terminal."""
         table = Table(title="Balanced accuracy in percent, with intervals of 95 %")
         readers = list(self.attributes[0].readings)[1:] if self.attributes else []
@@ -242,7 +242,11 @@ class Diagnosis:
             "attributes": self.records(),
             "inside": None
             if inside is None
-            else {**inside._asdict(), "told": {name: told._asdict() for name, told in inside.told.items()}},
+            else {
+                **inside._asdict(),
+                "told": {name: told._asdict() for name, told in inside.told.items()},
+                "agree": {name: purity._asdict() for name, purity in inside.agree.items()},
+            },
             "geometry": self.geometry._asdict(),
             "pairs": [
                 {
@@ -288,7 +292,7 @@ class Diagnosis:
                 each.verdict,
                 *(str(interval) for readings in each.readings.values() for interval in readings),
                 f"{each.chance:.0f} %",
-                f"{each.n_test:,}",
+                f"{each.n_asked:,}",
             ]
             for each in self.attributes
         ]
@@ -305,7 +309,7 @@ class Diagnosis:
             sections.append(Section("What it cannot tell apart", self._inside(), _INSIDE_LEAD))
         if self.pairs:
             lead = f"Alike for this encoder, different for {self.sees}: what do the two differ in?"
-            sections.append(Section("Blind pairs", strips(_PAIRS, list(map(_strip, self.pairs))), lead))
+            sections.append(Section("Blind pairs", strips(_PAIRS, self._strips()), lead))
         return [
             *sections,
             Section("Its embeddings", self._facts()),
@@ -316,7 +320,7 @@ class Diagnosis:
         readers = list(self.attributes[0].readings)[1:]
         return render(
             "readings.html",
-            groups=[(verdict, _MEANINGS[verdict], self.having(verdict)) for verdict in _VERDICTS],
+            groups=[(verdict, _MEANINGS[verdict], self.having(verdict)) for verdict in VERDICTS],
             marks=dict(zip(readers, _MARKS, strict=False)),
         )
 
@@ -324,12 +328,28 @@ class Diagnosis:
         assert self.inside is not None
         caption = f"Views told apart, in percent, of {self.inside.n_samples:,} samples"
         rows = [[name, f"{told.random:.0f}", f"{told.own:.0f}"] for name, told in self.inside.told.items()]
+        rows.append(["guessing", *[f"{100 / self.inside.cell_size:.0f}"] * 2])
         figures = table(caption, ["", "among random pictures", "inside the cells"], rows)
+        agree = [
+            [name, f"{found.within:.0f}", f"{found.chance:.0f}"] for name, found in self.inside.agree.items()
+        ]
+        if agree:
+            figures += table("Pairs that agree, in percent", ["", "of a cell", "of any two pictures"], agree)
         shown = [
             Strip(f"cell {number}", [_picture(each) for each in cell])
             for number, cell in enumerate(self.cells, 1)
         ]
         return figures + (strips(_CELLS, shown) if shown else Markup(""))
+
+    def _strips(self) -> list[Strip]:
+        return [
+            Strip(
+                f"pair {number}",
+                [_picture(shown) for shown in pair.pictures],
+                [f"this encoder {pair.cosine:.2f}", f"{self.sees} {pair.other_cosine:.2f}"],
+            )
+            for number, pair in enumerate(self.pairs, 1)
+        ]
 
     def _facts(self) -> Markup:
         found, aligned = self.geometry, self.geometry.alignment
@@ -342,38 +362,48 @@ class Diagnosis:
         return bullets([f"Looked at {self.n_samples:,} of {self.n_total:,} samples.", *_HOW])
 
 
-def _named(names: Sequence[str]) -> str:
+def _named(names: Sequence[str], most: int = _NAMED) -> str:
     """Names in a sentence, the first few of many.
 
     >>> _named(["shape"]), _named(["shape", "class"]), _named(list("abcdef"))
     ('shape', 'shape and class', 'a, b, c, d and 2 more')
     """
-    shown = [printable(name) for name in names[:_NAMED]]
-    rest = [f"{len(names) - _NAMED} more"] * (len(names) > _NAMED)
+    shown = list(names[:most])
+    rest = [f"{len(names) - most} more"] * (len(names) > most)
     *first, last = [*shown, *rest]
     return f"{', '.join(first)} and {last}" if first else last
 
 
+def _short(attribute: Attribute) -> str:
+    own = next(iter(attribute.readings.values()))
+    return f"{printable(attribute.name)} ({own.linear.accuracy:.0f} %)"
+
+
 def _in_words(attribute: Attribute) -> str:
     (_, own), *others = attribute.readings.items()
-    beside = [f"{printable(name)} {readings.linear.accuracy:.0f} %" for name, readings in others]
-    beside.append(f"chance {attribute.chance:.0f} %")
-    return f"{printable(attribute.name)} {own.linear.accuracy:.0f} % ({', '.join(beside)})"
+    beside = "".join(f"{name} {readings.linear.accuracy:.0f} %, " for name, readings in others)
+    return (
+        f"Of {printable(attribute.name)} a linear probe reads {own.linear.accuracy:.0f} % rightly; "
+        f"{beside}guessing {attribute.chance:.0f} %."
+    )
 
 
 def _inside_in_words(inside: Inside) -> list[str]:
     (_, own), *others = inside.told.items()
-    said = (
+    beside = "".join(f", {name} {told.own:.0f} %" for name, told in others)
+    said = [
         f"It tells {own.random:.0f} % of views apart among random pictures, {own.own:.0f} % inside its own "
-        f"cells of about {inside.cell_size:.0f} pictures that it finds most alike"
-    )
-    beside = [f"{printable(name)} {told.own:.0f} %" for name, told in others]
-    return [f"{said} (there {', '.join(beside)})." if beside else f"{said}."]
-
-
-def _strip(pair: BlindPair) -> Strip:
-    words = [f"this encoder {pair.cosine:.2f}", f"the other {pair.other_cosine:.2f}"]
-    return Strip("cosine", [_picture(shown) for shown in pair.pictures], words)
+        f"cells, the {inside.cell_size:.0f} or so pictures that it finds most alike (there guessing finds "
+        f"{100 / inside.cell_size:.0f} %{beside})."
+    ]
+    shared = {name: found for name, found in inside.agree.items() if found.within > _SHARED * found.chance}
+    if shared:
+        named = [
+            f"{printable(name)} ({found.within:.0f} % of pairs, {found.chance:.0f} % of any two)"
+            for name, found in sorted(shared.items(), key=lambda each: -each[1].within / each[1].chance)
+        ]
+        said.append(f"Pictures of a cell share {_named(named)}.")
+    return said
 
 
 def _picture(shown: Shown) -> Picture:
@@ -393,12 +423,13 @@ _INSIDE_LEAD = (
     "what this encoder does not see."
 )
 _CELLS = "A row is a cell: pictures that the encoder finds alike. In what do they differ?"
-_PAIRS = "Cosines are those of the embeddings"
+_PAIRS = "The figures are cosines, 1 for what is the same."
 _HOW = (
     RULE,
     "Accuracy is balanced: the mean over classes of the share read rightly, by probes that weigh classes "
-    "alike, so chance is 100 % / classes however uneven they are. A fifth of the samples is kept back from "
-    "the probes and asked about.",
+    "alike, so chance is 100 % / classes however uneven they are.",
+    "Up to 5,000 samples are asked about in five parts, each by probes that learned from the other four; of "
+    "more samples a fifth is.",
     "Intervals are percentile bootstraps over the samples asked about, 1,000 draws; that the training of the "
     "probes varies too is not in them.",
     "Raw pixels are 16 x 16 of each picture. Random weights are this architecture before any training.",
