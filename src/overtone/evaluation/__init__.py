@@ -1,5 +1,7 @@
 """What embeddings can tell: probes of attributes, signs of collapse; of two towers, pairs and retrieval.
 
+Pictures without labels have attributes too: `statistic_labels` makes them of what can be measured.
+
 A probe is a function of (train, train_labels, test, test_labels), the embeddings (N, D) float32 and
 the labels (N,) int64 with -1 for none, that gives the accuracy in percent on the test set.
 """
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from overtone.errors import DataError, RecipeError
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
+from overtone.evaluation.image_statistics import STATISTICS, Statistic, image_statistics
 from overtone.evaluation.knn import knn
 from overtone.evaluation.labelled import labelled, split_labelled
 from overtone.evaluation.linear_probe import linear_probe
@@ -21,18 +24,23 @@ from overtone.evaluation.mmvp import read_mmvp
 from overtone.evaluation.pairs import PairScore, PairScores, image_reader, pair_accuracy
 from overtone.evaluation.pairs_csv import read_pairs
 from overtone.evaluation.retrieval import Retrieval, retrieval
+from overtone.evaluation.statistic_labels import StatisticLabels, statistic_labels
 from overtone.evaluation.zero_shot import zero_shot_accuracy, zero_shot_classifier
 
 __all__ = [
     "PairScore",
     "PairScores",
     "Retrieval",
+    "STATISTICS",
     "Score",
+    "Statistic",
+    "StatisticLabels",
     "alignment",
     "collapse_alarm",
     "effective_rank",
     "evaluate_attributes",
     "image_reader",
+    "image_statistics",
     "knn",
     "linear_probe",
     "pair_accuracy",
@@ -40,6 +48,7 @@ __all__ = [
     "read_pairs",
     "retrieval",
     "split_labelled",
+    "statistic_labels",
     "uniformity",
     "zero_shot_accuracy",
     "zero_shot_classifier",
