@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-import overtone as library
+from overtone.clustering import next_partition
 from overtone.contracts import Address, Batch
-from overtone.datasets import arrays, tones
+from overtone.datasets import ImageDataset, arrays, image_folder, tones
 from overtone.datasets.captioned import Captioned
-from overtone.diagnosing import RANDOM_WEIGHTS, THIS, diagnose
+from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose
 from overtone.encoders import Encoder, build_encoder, save_encoder
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.fitting import fit
@@ -28,10 +28,11 @@ RED, GREEN = DRAWS.integers(0, 4, N), DRAWS.integers(0, 4, N)
 
 
 def pictures() -> NDArray[np.uint8]:
-    """How red the left half is and how green the right half is: four steps each, independent."""
-    images = DRAWS.integers(0, 30, (N, 16, 16, 3)).astype(np.uint8)
-    images[:, :, :8, 0] += 60 * RED[:, None, None].astype(np.uint8)
-    images[:, :, 8:, 1] += 60 * GREEN[:, None, None].astype(np.uint8)
+    """At which of four heights a red bar lies on the left, and a green one on the right, independently."""
+    images = DRAWS.integers(0, 60, (N, 16, 16, 3)).astype(np.uint8)
+    for image, red, green in zip(images, RED, GREEN, strict=True):
+        image[4 * red : 4 * red + 4, :8, 0] += 180
+        image[4 * green : 4 * green + 4, 8:, 1] += 180
     return images
 
 
@@ -39,13 +40,13 @@ PICTURES = pictures()
 
 
 class OnlyRed(Encoder):
-    """One-hot of the left half's step of red, and nothing else."""
+    """One-hot of the height of the red bar, and nothing else."""
 
     dim = 4
 
     def forward(self, batch: Batch) -> Tensor:
-        step = (batch["image"][:, 0, :, :8].float().mean(dim=(1, 2)) / (60 if batch["image"].max() > 1 else 60 / 255))
-        return nn.functional.one_hot(step.long().clamp(0, 3), 4).float()
+        heights = batch["image"][:, 0, :, :8].float().unflatten(1, (4, 4)).mean(dim=(2, 3))
+        return nn.functional.one_hot(heights.argmax(dim=1), 4).float()
 
 
 def same(batch: Batch, address: Address) -> list[Batch]:
@@ -53,8 +54,8 @@ def same(batch: Batch, address: Address) -> list[Batch]:
     return [batch, batch]
 
 
-def dataset(**labels: object) -> library.datasets.ImageDataset:  # type: ignore[name-defined]
-    return arrays(PICTURES, {"red": RED, "green": GREEN} if not labels else labels)  # type: ignore[arg-type]
+def dataset(**labels: NDArray[np.int64]) -> ImageDataset:
+    return arrays(PICTURES, labels or {"red": RED, "green": GREEN})
 
 
 def test_what_is_planted_in_the_embeddings_is_learned_and_what_is_not_is_ignored() -> None:
@@ -68,7 +69,8 @@ def test_what_is_planted_in_the_embeddings_is_learned_and_what_is_not_is_ignored
 
 def test_without_labels_what_it_finds_alike_is_told_by_cells_alone() -> None:
     found = diagnose(OnlyRed(), arrays(PICTURES), views=same, statistics=False)
-    assert (found.attributes, found.sentences[0]) == ((), "No attribute could be asked about: what follows needs none.")
+    assert not found.attributes
+    assert found.sentences[0] == "No attribute could be asked about: what follows needs none."
     assert found.inside is not None
     # All pictures of a cell are one point to it; a pixel tells every picture from all others.
     assert found.inside.told[THIS].own == 0
@@ -87,9 +89,10 @@ def test_random_pictures_are_told_apart_as_often_as_chance_lets_them_differ() ->
 
     found = diagnose(Codes(), few, views=same)
     assert found.inside is not None
-    others = found.inside.cell_size - 1
-    expected = 100 * (1 - 9 / 899) ** others  # none of the others has the same code
-    assert found.inside.told[THIS].random == pytest.approx(expected, abs=6)
+    one_hot = np.eye(90, dtype=np.float32)[codes]
+    sizes = next_partition("concat", [one_hot], cell_size=CELL_SIZE, seed=0)[0].sizes
+    expected = 100 * np.average((1 - 9 / 899) ** (sizes - 1), weights=sizes)  # no other has the same code
+    assert found.inside.told[THIS].random == pytest.approx(expected, abs=4)
     assert found.inside.told[THIS].own == 0
 
 
@@ -108,7 +111,8 @@ def test_cells_share_what_was_learned_alone() -> None:
 
 
 def test_words_of_captions_are_asked_about() -> None:
-    texts = [f"{'crimson' if red > 1 else 'dark'} and {'lime' if green > 1 else 'dim'}" for red, green in zip(RED, GREEN, strict=True)]
+    said = zip(RED > 1, GREEN > 1, strict=True)
+    texts = [f"{'crimson' if red else 'dark'} and {'lime' if green else 'dim'}" for red, green in said]
     found = diagnose(OnlyRed(), Captioned(arrays(PICTURES), texts), views=same)
     words = {each.name: each.verdict for each in found.attributes}
     assert words["caption: lime" if "caption: lime" in words else "caption: dim"] == "ignored"
@@ -233,7 +237,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty small files in two folders, one with a name that would like to be HTML."""
     folder = tmp_path_factory.mktemp("photos")
     for number in range(40):
-        place = folder / ("bright" if RED[number] > 1 else "dark")
+        place = folder / ("low" if RED[number] > 1 else "high")
         place.mkdir(exist_ok=True)
         name = "<img src=x onerror=alert(1)>" if number == 0 else f"{number}"
         Image.fromarray(PICTURES[number]).save(place / f"{name}.png")
@@ -267,11 +271,13 @@ def test_given_weights_take_the_place_of_random_ones(overtone: Run, photos: Path
 def test_a_run_is_asked_about_its_own_data_and_a_stage_of_it(
     overtone: Run, photos: Path, tmp_path: Path
 ) -> None:
-    fit(library.datasets.image_folder(photos), out=tmp_path / "run", stages=1, epochs=1, batch_size=8, progress=False)
-    code, out, err = overtone("diagnose", tmp_path / "run", "--stage", 0, "--data", photos, "--against", "random:small_cnn")
+    run = tmp_path / "run"
+    fit(image_folder(photos), out=run, stages=1, epochs=1, batch_size=8, progress=False)
+    second = ("--against", "random:small_cnn")
+    code, out, err = overtone("diagnose", run, "--stage", 0, "--data", photos, *second)
     assert (code, err) == (0, "")
     assert "random:small_cnn" in out
-    code, _, err = overtone("diagnose", tmp_path / "run", "--stage", 1, "--data", photos)
+    code, _, err = overtone("diagnose", run, "--stage", 1, "--data", photos)
     assert (code, "the run has stages 0 to 0" in err) == (2, True)
 
 

@@ -25,7 +25,9 @@ from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.evaluation.blind_spots import DIFFERENT, blind_spots
 from overtone.evaluation.caption_words import caption_words
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
+from overtone.evaluation.image_statistics import STATISTICS
 from overtone.evaluation.labelled import folds
+from overtone.evaluation.statistic_labels import statistic_labels
 from overtone.evaluation.verdict import VERDICTS, Attribute, Readings, Verdict, asked_about, read, verdict
 from overtone.integration import JointEncoder
 from overtone.partition import Partition
@@ -50,6 +52,8 @@ _VIEWED = 2048  # samples whose views are looked at, in whole cells
 _SPREAD = 4096  # embeddings whose rank and uniformity are taken
 _COMPARED = 5000  # pictures of which all pairs are compared
 _ALIKE = 0.999  # a pair is alike whose cosine is above that of so many random pairs
+_NOMINAL = "edge_orientation"  # the statistic whose classes have no order
+_ROUNDING = 1e-4  # of a cosine: what lies on one point is alike
 _PAIRS, _CELLS, _PICTURES = 6, 5, 10
 
 THIS, SECOND = "this encoder", "the second encoder"
@@ -85,7 +89,7 @@ def diagnose(
 
     Args:
         encoder: What `overtone.load` returns, a stage of it, any `Encoder`, or a module of your own as for
-            `overtone.fit`: for pictures it takes (B, C, H, W) floats, normalised by mean 0.5 and deviation 0.25.
+            `overtone.fit`: for pictures it takes (B, C, H, W) floats less 0.5, divided by 0.25.
         dataset: N samples; its attributes, and words of its texts where it has some, are asked about.
         against: A second encoder to compare with, likewise.
         views: Makes two views of a sample; by default those of SimCLR for pictures, and none for other data.
@@ -142,7 +146,7 @@ def diagnose_named(
 
     Args:
         name: See `reader_of`.
-        data: Pictures, any source of `open_dataset`; without it, those that a run was trained on, and its views.
+        data: Pictures, any source of `open_dataset`; without it, those of a run, and its views.
         display: Shows how far it is.
         where: Options that say what lies where in the data: `labels`, `text`, `follow_links`.
         against: A second encoder, see `reader_of`.
@@ -207,8 +211,8 @@ def _seen_by(
         channels, *size = looked[0]["image"].shape
         if tuple(size) != reader.options["image_size"] or channels != reader.options["channels"]:
             raise RecipeError(
-                f"--against: takes pictures of {reader.options['image_size']} pixels, but the run's own data have "
-                f"{tuple(size)}; give pictures by --data."
+                f"--against: takes pictures of {reader.options['image_size']} pixels, but the run's own data "
+                f"have {tuple(size)}; give pictures by --data."
             )
         return looked
     again, _ = open_some(data, most, where=where or {}, seed=seed, **reader.options)
@@ -279,13 +283,13 @@ def _asked(dataset: Dataset, statistics: bool | None, notes: list[str]) -> list[
         words = caption_words(texts)
         found += [Asked(f"caption: {word}", codes) for word, codes in words.items()]
         notes.append(
-            f"Of the captions the {len(words)} most frequent content words were asked about, each as said or not."
+            f"Of the captions the {len(words)} most frequent content words were asked about, as said or not."
             if words
             else "No content word is in enough captions to be asked about."
         )
     usable = [one for each in found if (one := _usable(each, notes)) is not None]
     if statistics or (statistics is None and not usable and dataset.modality == "image"):
-        usable += [one for each in _statistics(dataset) if (one := _usable(each, notes)) is not None]
+        usable += [one for each in _statistics(dataset, notes) if (one := _usable(each, notes)) is not None]
     return usable
 
 
@@ -309,8 +313,23 @@ def _usable(asked: Asked, notes: list[str]) -> Asked | None:
     return asked._replace(codes=np.where(keep, asked.codes, -1))
 
 
-def _statistics(dataset: Dataset) -> list[Asked]:
-    return []
+def _statistics(dataset: Dataset, notes: list[str]) -> list[Asked]:
+    """Image statistics as attributes: the lower and the upper half of each, and directions of edges."""
+    found = statistic_labels(dataset)
+    if found.left_out:
+        titles = ", ".join(f"{STATISTICS[name].title} ({why})" for name, why in found.left_out.items())
+        notes.append(f"Of the image statistics were left out: {titles}.")
+    return [
+        Asked(STATISTICS[name].title, codes if name == _NOMINAL else _halves(codes))
+        for name, codes in found.labels.items()
+    ]
+
+
+def _halves(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ordered classes as two, most even: least squares cannot read the middle of a scale."""
+    below = np.cumsum(np.bincount(codes[codes >= 0])) / max((codes >= 0).sum(), 1)
+    cut = np.abs(below - 0.5).argmin()
+    return np.where(codes < 0, -1, (codes > cut).astype(np.int64))
 
 
 def _attributes(
@@ -323,7 +342,7 @@ def _attributes(
     splits = folds(len(embeddings[THIS]), seed)
     found = []
     for done, (name, codes) in enumerate(asked, 1):
-        display.advance("reads attributes", done - 1, len(asked))
+        display.advance("reads attributes", done - 1, len(asked), name)
         known = codes[np.concatenate([asked_about(codes, *split) for split in splits])]
         if (classes := len(np.unique(known))) < 2:
             notes.append(f"{name} was not asked about: fewer than two classes among the samples kept back.")
@@ -422,7 +441,7 @@ def _alike(embeddings: NDArray[np.float32], seed: int) -> float:
     first, second = draws.integers(0, len(embeddings), (2, 20_000))
     sides = [torch.nn.functional.normalize(torch.from_numpy(embeddings[side])) for side in (first, second)]
     cosines = (sides[0] * sides[1]).sum(dim=1)[torch.from_numpy(first != second)]
-    return min(float(cosines.quantile(_ALIKE)), 1.0)
+    return min(float(cosines.quantile(_ALIKE)), 1 - _ROUNDING)
 
 
 def _shown_cells(dataset: Dataset, cells: Partition) -> list[list[Shown]]:

@@ -151,8 +151,8 @@ def _of_module(name: str, trained: bool, weights: Path | None, size: tuple[int, 
     untrained = random()
     if untrained is None:
         raise RecipeError(
-            f"{RANDOM}{name}: some of its weights belong to modules without `reset_parameters`, so they cannot "
-            "be drawn anew; let a function give the module with random weights."
+            f"{RANDOM}{name}: some of its weights belong to modules without `reset_parameters`, so they "
+            "cannot be drawn anew; let a function give the module with random weights."
         )
     return reader._replace(module=untrained)
 
@@ -174,7 +174,7 @@ class Seeing(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Pictures of 16 x 16 pixels; centred, each less its mean, so that the cosine of two is their correlation."""
+    """Pictures of 16 x 16 pixels; if centred, each less its mean: a cosine of two is their correlation."""
 
     def __init__(self, centred: bool) -> None:
         super().__init__()

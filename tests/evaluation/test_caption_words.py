@@ -13,7 +13,9 @@ def test_each_word_marks_the_captions_that_say_it_as_a_whole_word_in_any_case() 
 
 
 def test_stop_words_numbers_rare_and_common_words_are_none() -> None:
-    texts = [f"photo of the bird {n} {'seldom' if n < 9 else ''} {'singing' if n % 2 else ''}" for n in range(100)]
+    texts = [
+        f"photo of the bird {n} {'seldom' if n < 9 else ''} {'singing' if n % 2 else ''}" for n in range(100)
+    ]
     assert list(caption_words(texts)) == ["singing"]
 
 

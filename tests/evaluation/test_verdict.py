@@ -20,7 +20,7 @@ def about(accuracy: float) -> Interval:
         (26, [32, 28], None, "ignored"),  # training has lost it
         (34, [32, 28], None, "ignored"),  # not surely better
         (40, [32, 28], None, "partly"),  # better, but far from all
-        (70, [80, 20], None, "partly"),  # most of it, but pixels give more
+        (70, [75, 20], None, "partly"),  # most of it, but pixels give more
         (70, [32, 28], None, "learned"),
         (98, [100, 100], None, "learned"),  # nothing is left to learn
         (70, [32, 28], 90, "partly"),  # there is clearly more

@@ -72,7 +72,7 @@ def open_some(
     seed: int = 0,
     **options: Unpack[Reading],
 ) -> tuple[ImageDataset | Captioned, int]:
-    """At most so many samples of the dataset at a path, a keyed draw in their own order, and how many there are.
+    """At most so many samples of the dataset at a path, a keyed draw, and how many there are.
 
     Only those drawn are read.
 

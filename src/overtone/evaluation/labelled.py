@@ -84,7 +84,7 @@ def split_labelled(n: int, seed: int, test_share: float = 0.2) -> tuple[NDArray[
     return np.sort(order[n_test:]), np.sort(order[:n_test])
 
 
-def folds(n: int, seed: int, most: int = 5000) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def folds(n: int, seed: int, most: int = 2000) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Splits n samples so that as many as are needed are asked about.
 
     Up to `most` samples are split into five parts by a keyed draw, each asked about once by probes that

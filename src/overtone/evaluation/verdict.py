@@ -16,12 +16,12 @@ from overtone.evaluation.linear_probe import linear_predictions
 Verdict: TypeAlias = Literal["ignored", "partly", "learned"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-HALF, NEARLY_ALL = 0.5, 0.9
+HALF, MOST = 0.5, 0.8
 RULE = (
     "Two questions are asked of the linear probe. Is the attribute read better than without any training, so "
     "that the whole interval lies above chance, raw pixels and random weights? And is at least half of it "
-    "read, on the way from chance to 100 %? Twice yes is learned, twice no is ignored, all else partly. Nearly "
-    "all of it (90 % of the way) is learned, whatever the pixels say. What a second encoder reads clearly "
+    "read, on the way from chance to 100 %? Twice yes is learned, twice no is ignored, all else partly. Most "
+    "of it (80 % of the way) is learned, whatever the pixels say. What a second encoder reads clearly "
     "better, its interval above this one's, is partly at most."
 )
 
@@ -104,7 +104,7 @@ def verdict(
         return "ignored"
     if other is not None and other.low > linear.high:
         return "partly"
-    return "learned" if share >= NEARLY_ALL or (better and share >= HALF) else "partly"
+    return "learned" if share >= MOST or (better and share >= HALF) else "partly"
 
 
 class Attribute(NamedTuple):

@@ -134,13 +134,15 @@ class Diagnosis:
             return "No attribute could be asked about: what follows needs none."
         if ignored := self.having("ignored"):
             return f"This encoder ignores {_named([each.name for each in ignored])}."
-        return f"This encoder ignores nothing that was asked about ({_named([a.name for a in self.attributes])})."
+        asked = _named([each.name for each in self.attributes])
+        return f"This encoder ignores nothing that was asked about ({asked})."
 
     @property
     def sentences(self) -> list[str]:
         """All of it in plain language, what matters most first."""
         said = [self.headline, *map(_in_words, self.having("ignored")[:_NAMED])]
-        for verdict, begin in (("partly", "Learned in part"), ("learned", "Learned")):
+        begins: dict[Verdict, str] = {"partly": "Learned in part", "learned": "Learned"}
+        for verdict, begin in begins.items():
             if found := self.having(verdict):
                 said.append(f"{begin}: {_named(list(map(_short, found)), len(found))}.")
         if self.inside is not None:
@@ -151,7 +153,7 @@ class Diagnosis:
             said.append(f"Its embeddings have {self.geometry.alarm}")
         if self.pairs:
             said.append(
-                f"{len(self.pairs)} pairs of pictures are shown that it finds alike and {self.sees} different."
+                f"{len(self.pairs)} pairs of pictures are shown, alike for it and different for {self.sees}."
             )
         return [*said, *self.notes]
 
@@ -178,13 +180,14 @@ class Diagnosis:
         table = Table(title="Balanced accuracy in percent, with intervals of 95 %")
         readers = list(self.attributes[0].readings)[1:] if self.attributes else []
         for number, column in enumerate(["", "verdict", "linear", "kNN", *readers, "chance"]):
-            table.add_column(Text(printable(column, 20)), justify="right" if number > 1 else "left")
+            aligned: Any = "right" if number > 1 else "left"
+            table.add_column(Text(printable(column, 20)), justify=aligned, no_wrap=not number)
         for each in self.attributes:
             own, *others = each.readings.values()
             linear = own.linear
             cells = [f"{linear.accuracy:.0f} ({linear.low:.0f}-{linear.high:.0f})", f"{own.knn.accuracy:.0f}"]
             cells += [f"{other.linear.accuracy:.0f}" for other in others] + [f"{each.chance:.0f}"]
-            table.add_row(*map(Text, [printable(each.name, 30), each.verdict, *cells]))
+            table.add_row(*map(Text, [printable(each.name, 24), each.verdict, *cells]))
         return table
 
     def frame(self) -> pd.DataFrame:
@@ -224,7 +227,7 @@ class Diagnosis:
         axes.set_yticks(range(len(shown)), [f"{printable(a.name, 30)}: {a.verdict}" for a in shown])
         axes.set_title(printable(self.headline, 90), fontsize=10, loc="left")
         if shown:
-            names = [name for name in shown[0].readings][1:]
+            names = list(shown[0].readings)[1:]
             for marker, number, name in zip("osD^", range(4), names, strict=False):
                 axes.plot([], [], marker, color=f"C{number}", label=printable(name, 40))
             axes.plot([], [], ":", color="#222222", label="chance")
@@ -414,7 +417,7 @@ _MISSING = '{} needs {}: pip install "overtone[report]".'
 _MEANINGS = {
     "ignored": "no better than without training, and less than half of it",
     "partly": "better than without training or at least half of it, not both",
-    "learned": "better than without training and at least half of it, or nearly all",
+    "learned": "better than without training and at least half of it, or most of it",
 }
 _LEAD = "What a linear probe reads from the frozen embeddings, with intervals of 95 %."
 _INSIDE_LEAD = (
@@ -428,7 +431,7 @@ _HOW = (
     RULE,
     "Accuracy is balanced: the mean over classes of the share read rightly, by probes that weigh classes "
     "alike, so chance is 100 % / classes however uneven they are.",
-    "Up to 5,000 samples are asked about in five parts, each by probes that learned from the other four; of "
+    "Up to 2,000 samples are asked about in five parts, each by probes that learned from the other four; of "
     "more samples a fifth is.",
     "Intervals are percentile bootstraps over the samples asked about, 1,000 draws; that the training of the "
     "probes varies too is not in them.",
