@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_NAMED = 4  # attributes in a headline
+_NAMED, _LISTED = 4, 8  # attributes in a headline, and in a sentence below it
 _SHARED = 1.5  # times as often as any two samples agree those of a cell, to be named
 _MARKS = ("circle", "square", "diamond")
 _COLOURS = {"ignored": "#c2500a", "partly": "#86680a", "learned": "#00805a"}
@@ -139,12 +139,15 @@ class Diagnosis:
 
     @property
     def sentences(self) -> list[str]:
-        """All of it in plain language, what matters most first."""
+        """All of it in plain language, what matters most first, `notes` last."""
+        return [*self._said(), *self.notes]
+
+    def _said(self) -> list[str]:
         said = [self.headline, *map(_in_words, self.having("ignored")[:_NAMED])]
         begins: dict[Verdict, str] = {"partly": "Learned in part", "learned": "Learned"}
         for verdict, begin in begins.items():
             if found := self.having(verdict):
-                said.append(f"{begin}: {_named(list(map(_short, found)), len(found))}.")
+                said.append(f"{begin}: {_named(list(map(_short, found)), _LISTED)}.")
         if self.inside is not None:
             said += _inside_in_words(self.inside)
         rank, dim = self.geometry.effective_rank, self.geometry.dim
@@ -153,9 +156,10 @@ class Diagnosis:
             said.append(f"Its embeddings have {self.geometry.alarm}")
         if self.pairs:
             said.append(
-                f"{len(self.pairs)} pairs of pictures are shown, alike for it and different for {self.sees}."
+                f"{len(self.pairs)} pairs of pictures are shown, alike for it and different for "
+                f"{printable(self.sees)}."
             )
-        return [*said, *self.notes]
+        return said
 
     def records(self) -> list[dict[str, Any]]:
         """A plain record for each attribute, reader and probe; accuracies in percent."""
@@ -265,7 +269,7 @@ class Diagnosis:
 
     def to_html(self) -> str:
         """A page of its own, in one file."""
-        return page(f"Diagnosis of {self.encoder}", self.headline, self._sections(), notes=self.sentences[1:])
+        return page(f"Diagnosis of {self.encoder}", self.headline, self._sections(), notes=self._said()[1:])
 
     def save(self, path: str | Path) -> None:
         """Writes the page to a .html file, or everything but the pictures to a .json file.
@@ -362,7 +366,8 @@ class Diagnosis:
         return facts([*said, ("collapse", found.alarm or "no sign of it")])
 
     def _how(self) -> Markup:
-        return bullets([f"Looked at {self.n_samples:,} of {self.n_total:,} samples.", *_HOW])
+        counted = f"Looked at {self.n_samples:,} of {self.n_total:,} samples."
+        return bullets([counted, *self.notes, *_HOW])
 
 
 def _named(names: Sequence[str], most: int = _NAMED) -> str:
@@ -384,16 +389,16 @@ def _short(attribute: Attribute) -> str:
 
 def _in_words(attribute: Attribute) -> str:
     (_, own), *others = attribute.readings.items()
-    beside = "".join(f"{name} {readings.linear.accuracy:.0f} %, " for name, readings in others)
+    beside = [f"{printable(name)} {readings.linear.accuracy:.0f} %" for name, readings in others]
     return (
-        f"Of {printable(attribute.name)} a linear probe reads {own.linear.accuracy:.0f} % rightly; "
-        f"{beside}guessing {attribute.chance:.0f} %."
+        f"{printable(attribute.name)}: a linear probe reads {own.linear.accuracy:.0f} % rightly; "
+        f"{', '.join([*beside, f'guessing {attribute.chance:.0f} %'])}."
     )
 
 
 def _inside_in_words(inside: Inside) -> list[str]:
     (_, own), *others = inside.told.items()
-    beside = "".join(f", {name} {told.own:.0f} %" for name, told in others)
+    beside = "".join(f", {printable(name)} {told.own:.0f} %" for name, told in others)
     said = [
         f"It tells {own.random:.0f} % of views apart among random pictures, {own.own:.0f} % inside its own "
         f"cells, the {inside.cell_size:.0f} or so pictures that it finds most alike (there guessing finds "
