@@ -21,6 +21,7 @@ from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose
 from overtone.encoders import Encoder, build_encoder, save_encoder
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.fitting import fit
+from overtone.report.diagnosis import Diagnosis
 
 N = 400
 DRAWS = np.random.default_rng(0)
@@ -58,11 +59,19 @@ def dataset(**labels: NDArray[np.int64]) -> ImageDataset:
     return arrays(PICTURES, labels or {"red": RED, "green": GREEN})
 
 
-def test_what_is_planted_in_the_embeddings_is_learned_and_what_is_not_is_ignored() -> None:
-    found = diagnose(OnlyRed(), dataset(), views=same)
-    assert {each.name: each.verdict for each in found.attributes} == {"red": "learned", "green": "ignored"}
-    assert found.sentences[0] == "This encoder ignores green."
-    green = found.attributes[0].readings
+def few() -> ImageDataset:
+    return arrays(PICTURES[:80], {"red": RED[:80]})
+
+
+@pytest.fixture(scope="module")
+def planted() -> Diagnosis:
+    return diagnose(OnlyRed(), dataset(), views=same)
+
+
+def test_what_is_planted_in_the_embeddings_is_learned_and_what_is_not_is_ignored(planted: Diagnosis) -> None:
+    assert {each.name: each.verdict for each in planted.attributes} == {"red": "learned", "green": "ignored"}
+    assert planted.sentences[0] == "This encoder ignores green."
+    green = planted.attributes[0].readings
     assert green[THIS].linear.low < 25 < green[THIS].linear.high
     assert green["raw pixels"].linear.accuracy == pytest.approx(100, abs=2)
 
@@ -96,15 +105,14 @@ def test_random_pictures_are_told_apart_as_often_as_chance_lets_them_differ() ->
     assert found.inside.told[THIS].own == 0
 
 
-def test_blind_pairs_differ_in_what_is_ignored() -> None:
-    found = diagnose(OnlyRed(), dataset(), views=same)
-    rows = [[int(shown.id) for shown in pair.pictures] for pair in found.pairs]
+def test_blind_pairs_differ_in_what_is_ignored(planted: Diagnosis) -> None:
+    rows = [[int(shown.id) for shown in pair.pictures] for pair in planted.pairs]
     assert rows
     assert all(RED[one] == RED[other] and GREEN[one] != GREEN[other] for one, other in rows)
 
 
-def test_cells_share_what_was_learned_alone() -> None:
-    inside = diagnose(OnlyRed(), dataset(), views=same).inside
+def test_cells_share_what_was_learned_alone(planted: Diagnosis) -> None:
+    inside = planted.inside
     assert inside is not None
     assert inside.agree["red"].within == 100
     assert inside.agree["green"].within == pytest.approx(inside.agree["green"].chance, abs=3)
@@ -117,6 +125,29 @@ def test_words_of_captions_are_asked_about() -> None:
     words = {each.name: each.verdict for each in found.attributes}
     assert words["caption: lime" if "caption: lime" in words else "caption: dim"] == "ignored"
     assert words["caption: crimson" if "caption: crimson" in words else "caption: dark"] == "learned"
+
+
+def test_statistics_are_asked_about_where_there_is_nothing_else_or_on_request() -> None:
+    draws = np.random.default_rng(1)
+    light, left = draws.integers(0, 120, 200), draws.integers(0, 8, 200)
+    images = np.zeros((200, 16, 16), np.uint8) + light[:, None, None].astype(np.uint8)
+    for image, place in zip(images, left, strict=True):
+        image[6:10, place : place + 8] += 100
+
+    class Lightness(Encoder):
+        dim = 1
+
+        def forward(self, batch: Batch) -> Tensor:
+            found: Tensor = batch["image"].float().mean(dim=(2, 3))
+            return found
+
+    alone = diagnose(Lightness(), arrays(images), views=same)
+    verdicts = {each.name: each.verdict for each in alone.attributes}
+    assert (verdicts["brightness"], verdicts["position across"]) == ("learned", "ignored")
+    asked = arrays(images, {"brightness": light > 60})
+    assert [each.name for each in diagnose(Lightness(), asked, views=same).attributes] == ["brightness"]
+    both = {each.name for each in diagnose(Lightness(), asked, views=same, statistics=True).attributes}
+    assert {"brightness", "statistic: brightness", "position across"} <= both
 
 
 def test_a_second_encoder_is_a_reference_that_training_is_measured_against() -> None:
@@ -134,7 +165,7 @@ def test_a_second_encoder_is_a_reference_that_training_is_measured_against() -> 
 def test_it_is_the_same_again_and_changes_no_encoder() -> None:
     encoder = build_encoder("small_cnn").train()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first, again = (diagnose(encoder, dataset()).to_json() for _ in range(2))
+    first, again = (diagnose(encoder, few()).to_json() for _ in range(2))
     assert first == again
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
@@ -142,7 +173,7 @@ def test_it_is_the_same_again_and_changes_no_encoder() -> None:
 
 def test_a_plain_module_of_pictures_will_do_and_its_random_weights_are_shown() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    found = diagnose(module, dataset())
+    found = diagnose(module, few())
     assert RANDOM_WEIGHTS in found.attributes[0].readings
 
 
@@ -155,7 +186,7 @@ def test_what_cannot_be_drawn_anew_is_left_out_and_said() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1) + self.position
 
-    found = diagnose(Positions(), dataset())
+    found = diagnose(Positions(), few())
     assert RANDOM_WEIGHTS not in found.attributes[0].readings
     assert any("Random weights are not shown" in note for note in found.notes)
 
@@ -183,7 +214,7 @@ def test_an_encoder_that_gives_one_point_is_called_collapsed() -> None:
         def forward(self, batch: Batch) -> Tensor:
             return torch.ones(len(batch["index"]), 8)
 
-    found = diagnose(Point(), dataset())
+    found = diagnose(Point(), few())
     assert any("collapsed" in sentence for sentence in found.sentences)
     assert {each.verdict for each in found.attributes} == {"ignored"}
 
@@ -217,15 +248,14 @@ def test_bad_encoders_and_data_are_named() -> None:
         diagnose(OnlyRed(), arrays(PICTURES[:3]))
 
 
-def test_a_frame_holds_every_figure_and_a_figure_every_attribute() -> None:
+def test_a_frame_holds_every_figure_and_a_figure_every_attribute(planted: Diagnosis) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("pandas")
-    found = diagnose(OnlyRed(), dataset(), views=same)
-    frame = found.frame()
-    assert len(frame) == 2 * len(found.attributes[0].readings) * 2
+    frame = planted.frame()
+    assert len(frame) == 2 * len(planted.attributes[0].readings) * 2
     own = frame[(frame.reader == THIS) & (frame.probe == "linear")].set_index("attribute")
     assert own.accuracy["red"] == 100
-    axes = found.figure().axes[0]
+    axes = planted.figure().axes[0]
     assert sorted(label.get_text() for label in axes.get_yticklabels()) == ["green: ignored", "red: learned"]
 
 

@@ -47,9 +47,10 @@ logger = logging.getLogger(__name__)
 MOST = 10_000
 FEWEST = 20
 CELL_SIZE = 30
+_BATCH = 128  # pictures of 224 pixels at a time, in the memory of a laptop
 _OF_A_CLASS = 5  # samples that a class needs to be asked about
 _VIEWED = 2048  # samples whose views are looked at, in whole cells
-_SPREAD = 4096  # embeddings whose rank and uniformity are taken
+_SPREAD = 2048  # embeddings whose rank and uniformity are taken
 _COMPARED = 5000  # pictures of which all pairs are compared
 _ALIKE = 0.999  # a pair is alike whose cosine is above that of so many random pairs
 _NOMINAL = "edge_orientation"  # the statistic whose classes have no order
@@ -110,7 +111,7 @@ def diagnose(
     ['colour', 'shape', 'texture']
     """
     total = len(dataset)
-    looked = dataset if total <= most else subset(dataset, drawn(total, most, seed))
+    looked = _enough(dataset if total <= most else subset(dataset, drawn(total, most, seed)))
     module = _as_encoder(encoder, looked)
     subjects = {THIS: Subject(module, looked)}
     if against is not None:
@@ -171,7 +172,7 @@ def diagnose_named(
         looked: Dataset = dataset if total <= most else subset(dataset, drawn(total, most, seed))
     else:
         looked, total = open_some(data, most, where=where or {}, seed=seed, **reader.options)
-    subjects = {THIS: Subject(reader.module, looked)}
+    subjects = {THIS: Subject(reader.module, _enough(looked))}
     if other is not None and against is not None:
         subjects[utf8(against)] = Subject(other.module, _seen_by(other, looked, data, most, where, seed))
     shown = utf8(name) + ("" if stage is None else f", stage {stage}")
@@ -186,6 +187,12 @@ def diagnose_named(
         display=display,
         device=torch.device(device_name("auto")),
     )
+
+
+def _enough(dataset: Dataset) -> Dataset:
+    if len(dataset) < FEWEST:
+        raise DataError(f"{len(dataset)} samples; expected at least {FEWEST} to say anything of an encoder.")
+    return dataset
 
 
 def _as_encoder(module: nn.Module, dataset: Dataset) -> nn.Module:
@@ -234,8 +241,6 @@ def _diagnosis(
     device: torch.device | None = None,
 ) -> Diagnosis:
     dataset = subjects[THIS].dataset
-    if len(dataset) < FEWEST:
-        raise DataError(f"{len(dataset)} samples; expected at least {FEWEST} to say anything of an encoder.")
     notes = [f"{len(dataset):,} of {total:,} samples were looked at: a keyed draw."] * (len(dataset) < total)
     subjects = dict(subjects)
     pictured = dataset.modality == "image"
@@ -247,7 +252,11 @@ def _diagnosis(
         subjects[RAW_PIXELS] = Subject(Pixels(centred=False), dataset)
     embeddings = {
         who: embed(
-            each.module, each.dataset, device=device, progress=partial(display.advance, f"embeds: {who}")
+            each.module,
+            each.dataset,
+            batch_size=_BATCH,
+            device=device,
+            progress=partial(display.advance, f"embeds: {who}"),
         )
         for who, each in subjects.items()
     }
@@ -289,7 +298,11 @@ def _asked(dataset: Dataset, statistics: bool | None, notes: list[str]) -> list[
         )
     usable = [one for each in found if (one := _usable(each, notes)) is not None]
     if statistics or (statistics is None and not usable and dataset.modality == "image"):
-        usable += [one for each in _statistics(dataset, notes) if (one := _usable(each, notes)) is not None]
+        taken = {each.name for each in found}
+        for each in _statistics(dataset, notes):
+            name = f"statistic: {each.name}" if each.name in taken else each.name
+            if (one := _usable(each._replace(name=name), notes)) is not None:
+                usable.append(one)
     return usable
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,10 +47,14 @@ class Source:
         return replace(
             self,
             ids=[self.ids[row] for row in rows],
-            read=lambda row: self.read(int(rows[row])),
+            read=partial(_read_of, self.read, rows),
             labels={name: np.asarray(codes)[rows] for name, codes in self.labels.items()},
             stamp=None if self.stamp is None else f"{self.stamp} {rows.tolist()}",
         )
+
+
+def _read_of(read: Callable[[int], Content], rows: NDArray[np.int64], row: int) -> Content:
+    return read(int(rows[row]))
 
 
 class Images(Protocol):
