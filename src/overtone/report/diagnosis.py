@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +156,8 @@ class Diagnosis:
         if self.geometry.alarm:
             said.append(f"Its embeddings have {self.geometry.alarm}")
         if self.pairs:
-            said.append(
-                f"{len(self.pairs)} pairs of pictures are shown, alike for it and different for "
-                f"{printable(self.sees)}."
-            )
+            different = f"different for {printable(self.sees)}"
+            said.append(f"Shown below: pairs of pictures ({len(self.pairs)}), alike for it and {different}.")
         return said
 
     def records(self) -> list[dict[str, Any]]:
@@ -229,7 +228,7 @@ class Diagnosis:
             for marker, number, (_, readings) in zip("osD^", range(4), others, strict=False):
                 axes.plot(readings.linear.accuracy, place, marker, color=f"C{number}", mec="white")
         axes.set_yticks(range(len(shown)), [f"{printable(a.name, 30)}: {a.verdict}" for a in shown])
-        axes.set_title(printable(self.headline, 90), fontsize=10, loc="left")
+        axes.set_title(textwrap.fill(printable(self.headline, 200), 60), fontsize=10, loc="left")
         if shown:
             names = list(shown[0].readings)[1:]
             for marker, number, name in zip("osD^", range(4), names, strict=False):
