@@ -22,12 +22,10 @@ from overtone.discrimination import discrimination, some_cells, two_views
 from overtone.embedding import embed
 from overtone.encoders import as_encoder, with_random_weights
 from overtone.errors import DataError, NumericalError, RecipeError
+from overtone.evaluation.asked import Asked, asked_of
 from overtone.evaluation.blind_spots import DIFFERENT, blind_spots
-from overtone.evaluation.caption_words import caption_words
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
-from overtone.evaluation.image_statistics import STATISTICS
 from overtone.evaluation.labelled import folds
-from overtone.evaluation.statistic_labels import statistic_labels
 from overtone.evaluation.verdict import VERDICTS, Attribute, Readings, Verdict, asked_about, read, verdict
 from overtone.integration import JointEncoder
 from overtone.partition import Partition
@@ -35,7 +33,8 @@ from overtone.progress import Display, Silent
 from overtone.readers import Pixels, Reader, reader_of
 from overtone.recipe import build_parts, open_data
 from overtone.recipe.schema import device_name
-from overtone.report.diagnosis import BlindPair, Diagnosis, Geometry, Inside, Shown, Told
+from overtone.report.diagnosis import Diagnosis
+from overtone.report.diagnosis_parts import BlindPair, Geometry, Inside, Shown, Told
 from overtone.report.gallery import cell_purity, gallery_cells, gallery_samples
 from overtone.report.sheet import picture
 from overtone.study import Study
@@ -48,12 +47,10 @@ MOST = 10_000
 FEWEST = 20
 CELL_SIZE = 30
 _BATCH = 128  # pictures of 224 pixels at a time, in the memory of a laptop
-_OF_A_CLASS = 5  # samples that a class needs to be asked about
 _VIEWED = 2048  # samples whose views are looked at, in whole cells
 _SPREAD = 2048  # embeddings whose rank and uniformity are taken
 _COMPARED = 5000  # pictures of which all pairs are compared
 _ALIKE = 0.999  # a pair is alike whose cosine is above that of so many random pairs
-_NOMINAL = "edge_orientation"  # the statistic whose classes have no order
 _ROUNDING = 1e-4  # of a cosine: what lies on one point is alike
 _PAIRS, _CELLS, _PICTURES = 6, 5, 10
 
@@ -66,13 +63,6 @@ class Subject(NamedTuple):
 
     module: nn.Module
     dataset: Dataset
-
-
-class Asked(NamedTuple):
-    """An attribute: what it is called, and the code of each sample, -1 for none."""
-
-    name: str
-    codes: NDArray[np.int64]
 
 
 def diagnose(
@@ -260,7 +250,7 @@ def _diagnosis(
         )
         for who, each in subjects.items()
     }
-    asked = _asked(dataset, statistics, notes)
+    asked = asked_of(dataset, statistics, notes)
     attributes = _attributes(asked, embeddings, notes, seed, display)
     if pictured:
         subjects[RAW_PIXELS] = Subject(Pixels(centred=True), dataset)
@@ -282,67 +272,6 @@ def _diagnosis(
         sees=others[0] if others else "",
         notes=notes,
     )
-
-
-def _asked(dataset: Dataset, statistics: bool | None, notes: list[str]) -> list[Asked]:
-    """The attributes of labels, of captions, and of the pictures themselves where it is wished or needed."""
-    texts = getattr(dataset, "texts", None)
-    found = [Asked(name, np.asarray(codes)) for name, codes in dataset.labels.items()]
-    if texts is not None:
-        words = caption_words(texts)
-        found += [Asked(f"caption: {word}", codes) for word, codes in words.items()]
-        notes.append(
-            f"Of the captions the {len(words)} most frequent content words were asked about, as said or not."
-            if words
-            else "No content word is in enough captions to be asked about."
-        )
-    usable = [one for each in found if (one := _usable(each, notes)) is not None]
-    if statistics or (statistics is None and not usable and dataset.modality == "image"):
-        taken = {each.name for each in found}
-        for each in _statistics(dataset, notes):
-            name = f"statistic: {each.name}" if each.name in taken else each.name
-            if (one := _usable(each._replace(name=name), notes)) is not None:
-                usable.append(one)
-    return usable
-
-
-def _usable(asked: Asked, notes: list[str]) -> Asked | None:
-    """Without classes of too few samples; None where fewer than two are left."""
-    known = asked.codes >= 0
-    counts = np.bincount(asked.codes[known], minlength=1)
-    rare = (counts > 0) & (counts < _OF_A_CLASS)
-    if (counts >= _OF_A_CLASS).sum() < 2:
-        notes.append(
-            f"{asked.name} was not asked about: {int((counts > 0).sum())} classes, "
-            f"{int((counts >= _OF_A_CLASS).sum())} of at least {_OF_A_CLASS} samples; two are needed."
-        )
-        return None
-    if rare.any():
-        notes.append(
-            f"{asked.name}: {int(rare.sum())} classes of fewer than {_OF_A_CLASS} samples were left out, "
-            f"{int(counts[rare].sum())} samples in all."
-        )
-    keep = known & ~np.append(rare, False)[asked.codes]
-    return asked._replace(codes=np.where(keep, asked.codes, -1))
-
-
-def _statistics(dataset: Dataset, notes: list[str]) -> list[Asked]:
-    """Image statistics as attributes: the lower and the upper half of each, and directions of edges."""
-    found = statistic_labels(dataset)
-    if found.left_out:
-        titles = ", ".join(f"{STATISTICS[name].title} ({why})" for name, why in found.left_out.items())
-        notes.append(f"Of the image statistics were left out: {titles}.")
-    return [
-        Asked(STATISTICS[name].title, codes if name == _NOMINAL else _halves(codes))
-        for name, codes in found.labels.items()
-    ]
-
-
-def _halves(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ordered classes as two, most even: least squares cannot read the middle of a scale."""
-    below = np.cumsum(np.bincount(codes[codes >= 0])) / max((codes >= 0).sum(), 1)
-    cut = np.abs(below - 0.5).argmin()
-    return np.where(codes < 0, -1, (codes > cut).astype(np.int64))
 
 
 def _attributes(

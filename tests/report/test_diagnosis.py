@@ -11,7 +11,8 @@ from PIL import Image
 from overtone.errors import RecipeError
 from overtone.evaluation.bootstrap import Interval
 from overtone.evaluation.verdict import Attribute, Readings, Verdict
-from overtone.report.diagnosis import BlindPair, Diagnosis, Geometry, Inside, Shown, Told
+from overtone.report.diagnosis import Diagnosis
+from overtone.report.diagnosis_parts import BlindPair, Geometry, Inside, Shown, Told
 from overtone.report.gallery import Purity
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>\u202e'
