@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -40,8 +39,6 @@ from overtone.report.sheet import picture
 from overtone.study import Study
 from overtone.text import utf8
 from overtone.views import ImageViews
-
-logger = logging.getLogger(__name__)
 
 MOST = 10_000
 FEWEST = 20

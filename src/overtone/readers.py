@@ -33,6 +33,7 @@ from overtone.views.pixels import unit_floats
 PIXELS = "pixels"
 RANDOM = "random:"
 EXAMPLES = "torchvision:resnet18, timm:vit_small_patch14_dinov2.lvd142m, open_clip:ViT-L-14:openai"
+_BUILT_IN = [name for name in ENCODERS if name != "series_cnn"]  # those of pictures
 _SIDE = 16  # pixels, at which pictures are compared as such
 _OWN_SIZE = (224, 224)  # what a module of the user's that does not say is shown, as most are made for
 
@@ -83,17 +84,16 @@ def reader_of(
     if name == PIXELS:
         return Reader(Pixels(centred=True), {"image_size": (_SIDE, _SIDE), "channels": 3})
     if Path(name).is_dir():
-        if given := [f"--weights {weights}"] * bool(weights) + [f"--image-size {image_size}"] * bool(
-            image_size
-        ):
-            raise RecipeError(f"{given[0]}: goes with a model; a run has its own.")
+        for option, value in (("--weights", weights), ("--image-size", image_size)):
+            if value is not None:
+                raise RecipeError(f"{option} {value}: goes with a model; a run has its own.")
         return _of_run(Path(name), trust, stage)
     if stage is not None:
         raise RecipeError(f"--stage {stage}: goes with a run folder, but {name} is none.")
     model = name.removeprefix(RANDOM)
     family = model.partition(":")[0]
     size = None if image_size is None else (image_size, image_size)
-    if family in FAMILIES or model in ENCODERS:
+    if family in FAMILIES or model in _BUILT_IN:
         return _of_model(model, name == model, weights, size)
     if ":" in model:
         return _of_module(model, name == model, weights, size)

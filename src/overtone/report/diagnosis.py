@@ -111,8 +111,8 @@ class Diagnosis:
         if self.geometry.alarm:
             said.append(f"Its embeddings have {self.geometry.alarm}")
         if self.pairs:
-            different = f"different for {printable(self.sees)}"
-            said.append(f"Shown below: pairs of pictures ({len(self.pairs)}), alike for it and {different}.")
+            clearest = f"the page shows the clearest, {len(self.pairs)} of them"
+            said.append(f"Pairs are alike for it and different for {printable(self.sees)}: {clearest}.")
         return said
 
     def records(self) -> list[dict[str, Any]]:
@@ -180,13 +180,13 @@ class Diagnosis:
             colour = _COLOURS[each.verdict]
             axes.barh(place, linear.accuracy, 0.55, color=colour, alpha=0.75, xerr=spread, ecolor="#222222")
             axes.plot([each.chance] * 2, [place - 0.4, place + 0.4], ":", color="#222222")
-            for marker, number, (_, readings) in zip(_MARKERS, range(4), others, strict=False):
+            for number, (marker, (_, readings)) in enumerate(zip(_MARKERS, others, strict=False)):
                 axes.plot(readings.linear.accuracy, place, marker, color=f"C{number}", mec="white")
         axes.set_yticks(range(len(shown)), [f"{printable(a.name, 30)}: {a.verdict}" for a in shown])
         axes.set_title(textwrap.fill(printable(self.headline, 200), 60), fontsize=10, loc="left")
         if shown:
             names = list(shown[0].readings)[1:]
-            for marker, number, name in zip(_MARKERS, range(4), names, strict=False):
+            for number, (marker, name) in enumerate(zip(_MARKERS, names, strict=False)):
                 axes.plot([], [], marker, color=f"C{number}", label=printable(name, 40))
             axes.plot([], [], ":", color="#222222", label="chance")
             figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
