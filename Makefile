@@ -46,5 +46,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hf,lora,hub,tensorboard]"
+	$(BIN)/pip install --quiet -e ".[dev,timm,clip,hf,lora,hub,report,tensorboard]"
 	touch $(READY)

@@ -85,7 +85,7 @@ def test_help_and_version_import_neither_torch_nor_numpy(option: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "resume", "evaluate", "embed", "integrate"])
+@pytest.mark.parametrize("command", ["demo", "train", "resume", "evaluate", "embed", "integrate", "diagnose"])
 def test_every_command_explains_itself(overtone: Run, command: str) -> None:
     code, out, _ = overtone(command, "--help")
     assert code == 0

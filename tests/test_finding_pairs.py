@@ -122,7 +122,7 @@ def test_a_run_is_asked_as_it_was_trained(overtone: Run, folder: Path, tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--encoder", "nowhere"), "nowhere: no run folder, no .npy file and no model"),
+        (("--encoder", "nowhere"), "nowhere: no run folder and no model"),
         (("--encoder", "short.npy"), "short.npy: 3 rows, but photos holds 8 pictures"),
         (
             ("--encoder", "lightness.npy", "--out", "kept.csv"),

@@ -26,7 +26,10 @@ LAYERS: list[set[str]] = [
     {"methods", "gradients", "training"},
     {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "stopping", "multistage"},
     {"report", "recipe"},
-    {"study", "integrating", "results", "image_text", "finding_pairs", "fitting", "auto", "demo"},
+    {
+        "study", "integrating", "results", "image_text", "readers", "finding_pairs", "diagnosing", "fitting",
+        "auto", "demo",
+    },
     {"cli"},
     {"__main__"},
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from overtone import datasets as datasets
     from overtone.clustering import next_partition as next_partition
+    from overtone.diagnosing import diagnose as diagnose
     from overtone.embedding import embed as embed
     from overtone.encoders import Encoder as Encoder
     from overtone.encoders import ImageEncoder as ImageEncoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from overtone.methods import SimCLR as SimCLR
     from overtone.objectives import NTXent as NTXent
     from overtone.partition import Partition as Partition
+    from overtone.report.diagnosis import Diagnosis as Diagnosis
     from overtone.results import evaluate as evaluate
     from overtone.sampling import CellBatchSampler as CellBatchSampler
     from overtone.stages import StageSpec as StageSpec
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CellBatchSampler": "sampling",
+    "Diagnosis": "report.diagnosis",
     "Encoder": "encoders",
     "ImageEncoder": "encoders",
     "ImageViews": "views",
@@ -40,6 +43,7 @@ _HOMES = {
     "SimCLR": "methods",
     "StageSpec": "stages",
     "build_encoder": "encoders",
+    "diagnose": "diagnosing",
     "embed": "embedding",
     "evaluate": "results",
     "fit": "fitting",

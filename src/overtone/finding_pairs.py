@@ -9,46 +9,31 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch import Tensor
 
 from overtone import artifacts
-from overtone.contracts import Batch
 from overtone.datasets import open_dataset
 from overtone.datasets.decoding import Framing, decoded
 from overtone.datasets.images import Source
 from overtone.datasets.opening import open_source
 from overtone.embedding import embed
-from overtone.encoders import FAMILIES, TwoTowerEncoder, build_encoder
 from overtone.errors import DataError, RecipeError
 from overtone.evaluation.blind_spots import ALIKE, DIFFERENT, BlindSpot, blind_spots
 from overtone.evaluation.pairs_csv import COLUMNS
-from overtone.integration import load
 from overtone.npy import mapped
 from overtone.progress import Display
-from overtone.recipe import own_module
+from overtone.readers import PIXELS, reader_of
 from overtone.recipe.schema import device_name
 from overtone.report.sheet import picture, sheet
-from overtone.study import Study
 from overtone.text import utf8
-from overtone.views.pixels import unit_floats
 
 logger = logging.getLogger(__name__)
 
-PIXELS = "pixels"
 SHOWN = 20
-_SIDE = 16  # pixels, at which pictures are compared as such
-
-
-class Reader(NamedTuple):
-    """A module that takes a batch of pictures, and how they are brought to what it takes."""
-
-    module: nn.Module
-    options: dict[str, Any]
 
 
 class Found(NamedTuple):
@@ -130,67 +115,6 @@ def find_pairs(
         _write(out, pairs, source, data)
         _shown(pairs, source).save(out.with_suffix(".png"))
     return Found(len(ids), pairs, out.with_suffix(".png"))
-
-
-def reader_of(name: str, trust: bool = False) -> Reader:
-    """What a name on the command line stands for.
-
-    Raises:
-        RecipeError: Nobody knows it.
-        RunError: A folder holds no finished run.
-
-    >>> reader_of("pixels").options["image_size"]
-    (16, 16)
-    """
-    if name == PIXELS:
-        return Reader(Correlation(), {"image_size": (_SIDE, _SIDE), "channels": 3})
-    if Path(name).is_dir():
-        study = Study.load(Path(name), trust=trust)
-        encoder = load(study.home(0), encoder=own_module(study.recipe))
-        if encoder.modality != "image":
-            raise RecipeError(f"{name}: this run's encoder takes `{encoder.modality}`, expected pictures.")
-        channels, *size = encoder.content["shape"]
-        fit = encoder.content.get("fit", "crop")
-        return Reader(Seeing(encoder), {"image_size": tuple(size), "channels": channels, "fit": fit})
-    family, _, model = name.partition(":")
-    if family not in FAMILIES:
-        raise RecipeError(
-            f"{name}: no run folder, no .npy file and no model; expected one of these, such as "
-            f"open_clip:ViT-L-14:openai or timm:vit_small_patch14_dinov2.lvd142m, or {PIXELS}."
-        )
-    tag: dict[str, Any] = {}
-    if family == "open_clip":
-        model, _, weights = model.partition(":")
-        tag = {"tag": weights} if weights else {}
-    made = build_encoder(f"{family}:{model}", pretrained=True, **tag)
-    tower = made.image_tower if isinstance(made, TwoTowerEncoder) else made
-    return Reader(Seeing(made), {"image_size": _size_of(cast(Any, tower).backbone), "channels": 3})
-
-
-class Seeing(nn.Module):
-    """An encoder that is shown the pictures of a batch alone, whatever else there is."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, batch: Batch) -> Tensor:
-        return cast(Tensor, self.encoder({"index": batch["index"], "image": batch["image"]}))
-
-
-class Correlation(nn.Module):
-    """Pictures of 16 x 16 pixels, each less its mean, so that the cosine of two is their correlation."""
-
-    def forward(self, batch: Batch) -> Tensor:
-        small = adaptive_avg_pool2d(unit_floats(batch["image"]), _SIDE).flatten(1)
-        return small - small.mean(1, keepdim=True)
-
-
-def _size_of(backbone: nn.Module) -> tuple[int, int]:
-    """The pictures that a model was trained on."""
-    published = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))
-    size = getattr(backbone, "image_size", published[1:])
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _mapped(path: Path) -> NDArray[Any]:

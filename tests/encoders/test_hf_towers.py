@@ -14,9 +14,9 @@ import torch
 from overtone import load
 from overtone.encoders import TwoTowerEncoder, add_lora, build_encoder, load_encoder, merge_lora, save_encoder
 from overtone.errors import RecipeError, RunError
-from overtone.finding_pairs import reader_of
 from overtone.methods import SigLIP
 from overtone.progress import Silent
+from overtone.readers import reader_of
 from overtone.recipe import parse, resolved
 from overtone.study import Study, carry_out
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +37,24 @@ class Source:
     label_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stamp: str | None = None
     parallel: bool = True
+
+    def take(self, rows: NDArray[np.int64]) -> Source:
+        """The pictures of some rows, in that order.
+
+        >>> Source("three", ["a", "b", "c"], lambda row: f"{row}".encode()).take(np.array([2, 0])).ids
+        ['c', 'a']
+        """
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows],
+            read=partial(_read_of, self.read, rows),
+            labels={name: np.asarray(codes)[rows] for name, codes in self.labels.items()},
+            stamp=None if self.stamp is None else f"{self.stamp} {rows.tolist()}",
+        )
+
+
+def _read_of(read: Callable[[int], Content], rows: NDArray[np.int64], row: int) -> Content:
+    return read(int(rows[row]))
 
 
 class Images(Protocol):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from overtone.datasets.arrays import arrays, arrays_source
-from overtone.datasets.captioned import Captioned, with_captions
+from overtone.datasets.captioned import Captioned, read_captioned, with_captions
 from overtone.datasets.captions import captions, captions_source
 from overtone.datasets.folder import EXTENSIONS, folder_source, image_folder, walked
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.pairs import pairs, pairs_source
 from overtone.datasets.parquet import parquet, parquet_source
+from overtone.datasets.reading import Reading, read_images
+from overtone.datasets.subset import drawn
 from overtone.datasets.texts import Captions
 from overtone.datasets.webdataset import webdataset, webdataset_source
 from overtone.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class _Reader(NamedTuple):
@@ -57,6 +62,38 @@ def open_dataset(path: str | os.PathLike[str], **options: Any) -> ImageDataset |
     """
     place = Path(path)
     return _READERS[_kind(place, options.get("follow_links", False))].dataset(place, **options)
+
+
+def open_some(
+    path: str | os.PathLike[str],
+    most: int,
+    *,
+    where: Mapping[str, Any],
+    seed: int = 0,
+    **options: Unpack[Reading],
+) -> tuple[ImageDataset | Captioned, int]:
+    """At most so many samples of the dataset at a path, a keyed draw, and how many there are.
+
+    Only those drawn are read.
+
+    Args:
+        path: As for `open_dataset`.
+        most: How many.
+        where: Options that say what lies where, as for `open_captions`; `labels`.
+        seed: Address of the draw, with "drawn".
+        **options: See `Reading`.
+
+    Raises:
+        DataError, RecipeError: As `open_captions`, `read_images` and `read_captioned`.
+    """
+    source, found = open_captions(path, **where)
+    count = len(source.ids)
+    if most < count:
+        rows = drawn(count, most, seed)
+        source, found = source.take(rows), None if found is None else found.take(rows)
+    if found is None:
+        return read_images(source, **options), count
+    return read_captioned(source, found, **options), count
 
 
 def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:

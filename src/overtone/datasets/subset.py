@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from overtone.contracts import Batch, Dataset, Sample
 from overtone.errors import DataError, RecipeError
-from overtone.rng import numpy_generator
+from overtone.rng import derive, numpy_generator, permuted
 
 
 class Subset:
@@ -68,6 +68,15 @@ def subset(dataset: Dataset, indices: Sequence[int] | NDArray[np.int64] | int) -
     ['0', '1', '2']
     """
     return Subset(dataset, range(indices) if isinstance(indices, int) else indices)
+
+
+def drawn(n: int, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """At most so many of n samples, a keyed draw in ascending order, (n,) or (most,) int64.
+
+    >>> len(drawn(10, 3)), drawn(2, 3).tolist()
+    (3, [0, 1])
+    """
+    return np.sort(permuted(np.arange(min(n, most)), n, derive(seed, "drawn")))
 
 
 def balanced(dataset: Dataset, n: int, *, attribute: str | None = None, seed: int = 0) -> Subset:

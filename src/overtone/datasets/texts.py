@@ -105,6 +105,13 @@ class Captions(NamedTuple):
 
         return cls(Texts(judged()), bad, cut, remarks)
 
+    def take(self, rows: NDArray[np.int64]) -> Captions:
+        """The captions of some rows, in that order; of remarks nothing changes."""
+        place = {row: new for new, row in enumerate(rows.tolist())}
+        bad = {place[row]: why for row, why in self.bad.items() if row in place}
+        cut = [place[row] for row in self.cut if row in place]
+        return self._replace(texts=self.texts.take(rows), bad=bad, cut=cut)
+
     def tolerate(self, max_bad_fraction: float) -> None:
         """Raises a `DataError` if more of the parts, rounded up, are damaged: what they held is not known."""
         if self.damaged > math.ceil(max_bad_fraction * self.parts):

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from overtone.errors import DataError, RecipeError
 from overtone.rng import derive, permuted
 
+_FOLDS = 5
+
 
 class Labelled(NamedTuple):
     """Embeddings (n, D) float32 and labels (n,) int64 of the labelled samples of two sets."""
@@ -80,3 +82,18 @@ def split_labelled(n: int, seed: int, test_share: float = 0.2) -> tuple[NDArray[
     n_test = min(max(round(n * test_share), 1), n - 1)
     order = permuted(np.arange(n), n, derive(seed, "split"))
     return np.sort(order[n_test:]), np.sort(order[:n_test])
+
+
+def folds(n: int, seed: int, most: int = 2000) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Splits n samples so that as many as are needed are asked about.
+
+    Up to `most` samples are split into five parts by a keyed draw, each asked about once by probes that
+    learn from the other four; of more, one split as by `split_labelled` does.
+
+    >>> [len(test) for _, test in folds(12, seed=0)], len(folds(12, seed=0, most=10))
+    ([3, 3, 2, 2, 2], 1)
+    """
+    if n > most:
+        return [split_labelled(n, seed)]
+    part = permuted(np.arange(n), n, derive(seed, "split")) % _FOLDS
+    return [(np.flatnonzero(part != fold), np.flatnonzero(part == fold)) for fold in range(_FOLDS)]
