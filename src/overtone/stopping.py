@@ -32,7 +32,7 @@ from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stag
 logger = logging.getLogger(__name__)
 
 # Between going on for nothing and missing something; see "When to stop" in benchmarks/README.md.
-LEAST_RISE = 0.2
+LEAST_RISE = 0.5
 ALL_KNOWN = 0.9  # of the entropy of a stage's cells; what is left is then its earlier stages' own noise
 NOISE = 1e-3  # what is known cannot be measured finer than that
 LOOKED_AT = 4096  # samples, of which alikeness and rank are read
@@ -92,8 +92,7 @@ def nothing_left(parts: Parts, folder: Path, stage: int, levers: Levers) -> str 
 
 def adds_nothing(parts: Parts, folder: Path, stage: int) -> str | None:
     """Why no stage follows one that is trained and embedded, or None: it has added next to nothing."""
-    works = kmeans.works(partial(newest_embeddings, folder, stage))
-    gain = distributed.in_turn(partial(gain_of, parts, folder, stage), works)
+    gain = gain_of(parts, folder, stage)
     if not gain.rise < LEAST_RISE:
         return None
     return (
@@ -104,6 +103,11 @@ def adds_nothing(parts: Parts, folder: Path, stage: int) -> str | None:
 
 def gain_of(parts: Parts, folder: Path, stage: int) -> Gain:
     """What a trained and embedded stage has added; measured once and kept in the run folder."""
+    works = kmeans.works(partial(newest_embeddings, folder, stage))
+    return distributed.in_turn(partial(_kept_gain, parts, folder, stage), works)
+
+
+def _kept_gain(parts: Parts, folder: Path, stage: int) -> Gain:
     place = stage_folder(folder, stage) / "gain"
     inputs = {
         "views": parts.made_of.get("views", ""),
