@@ -56,7 +56,7 @@ class Found(NamedTuple):
 
     @property
     def trained(self) -> list[int]:
-        """Seed by seed, the stages of a run that stops by the rule: the last is the first to add too little."""
+        """Seed by seed, those of a run that stops by the rule; the last is the first to add too little."""
         return [
             next((k + 2 for k, gain in enumerate(of_seed) if gain.rise < LEAST_RISE), DEEPER)
             for of_seed in self.gains
