@@ -105,7 +105,7 @@ class Study(NamedTuple):
         place, text = self.folder / "recipe.yaml", to_yaml(self.recipe)
         artifacts.make_folder(self.folder)
         begun = place.exists() and any(place.is_dir() for place in self.folder.glob("**/stage-0/*"))
-        own_code = [value for value in _fields(self.recipe.model_dump()).values() if isinstance(value, str)]
+        own_code = [value for value in fields(self.recipe.model_dump()).values() if isinstance(value, str)]
         if begun and (changed := differences(read(place, trusted=own_code), self.recipe)):
             raise RunError(
                 f"{self.folder}: holds a run of another recipe: {changed}. Choose another folder with --out, "
@@ -367,15 +367,15 @@ def differences(old: Recipe, new: Recipe) -> str:
     >>> differences(recipe, parse({**recipe.model_dump(), "stages": [{"epochs": 3}], "threads": 1}))
     'stages.0.epochs is 2, now 3'
     """
-    before, after = (_fields(resolved(recipe).model_dump(exclude=set(FREE))) for recipe in (old, new))
+    before, after = (fields(resolved(recipe).model_dump(exclude=set(FREE))) for recipe in (old, new))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     shown = [f"{name} is {before.get(name)!r}, now {after.get(name)!r}" for name in names[:5]]
     return "; ".join(shown) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _fields(value: Any, place: str = "") -> dict[str, Any]:
+def fields(value: Any, place: str = "") -> dict[str, Any]:
     """Dotted place -> plain value, for everything inside."""
     if not isinstance(value, (dict, list)):
         return {place: value}
     inner = value.items() if isinstance(value, dict) else enumerate(value)
-    return {n: v for key, item in inner for n, v in _fields(item, f"{place}.{key}".strip(".")).items()}
+    return {n: v for key, item in inner for n, v in fields(item, f"{place}.{key}".strip(".")).items()}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.errors import DataError, RecipeError
+from overtone.evaluation.cka import linear_cka
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
 from overtone.evaluation.knn import knn
 from overtone.evaluation.labelled import labelled, split_labelled
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate_attributes",
     "image_reader",
     "knn",
+    "linear_cka",
     "linear_probe",
     "pair_accuracy",
     "read_mmvp",

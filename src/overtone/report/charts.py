@@ -157,6 +157,16 @@ def scatter(title: str, groups: Sequence[Group], *, said: str = "") -> Markup:
     return render("map.html", title=title, groups=drawn, said=said, side=side)
 
 
+def picture_map(title: str, stamps: Sequence[tuple[float, float, Markup]]) -> Markup:
+    """A map of small pictures: (to the right, down) from 0 to 1, and a `data_uri`.
+
+    >>> picture_map("Map", [(0.5, 0.5, Markup("data:,"))]).count("<image")
+    1
+    """
+    placed = [(round(8 + a * 544), round(8 + b * 544), uri) for a, b, uri in stamps]
+    return render("stamps.html", title=title, stamps=placed, side=600, size=40)
+
+
 class _Axis:
     """Where values lie between the ends of an axis, which begin and end at round numbers."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -102,6 +102,24 @@ def paragraphs(texts: Sequence[str]) -> Markup:
     <p>a &lt; b</p>
     """
     return _part("paragraphs", texts)
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Parts one after the other.
+
+    >>> print(joined([paragraphs(["a"]), paragraphs(["b"])]))
+    <p>a</p><p>b</p>
+    """
+    return Markup("").join(parts)
+
+
+def charts(parts: Iterable[Markup]) -> Markup:
+    """Charts or tables side by side where there is room.
+
+    >>> print(charts([paragraphs(["a"])]))
+    <div class="charts"><p>a</p></div>
+    """
+    return Markup('<div class="charts">{}</div>').format(joined(parts))
 
 
 def bullets(texts: Sequence[str]) -> Markup:
