@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -73,7 +74,7 @@ def neighbours(embeddings: NDArray[np.float32], count: int = NEIGHBOURS) -> NDAr
     for begin in range(0, len(unit), 512):
         near = unit[begin : begin + 512] @ unit.T
         near[np.arange(len(near)), np.arange(begin, begin + len(near))] = -np.inf
-        found.append(np.argsort(-near, axis=1, kind="stable")[:, :count])
+        found.append(torch.from_numpy(near).topk(count).indices.numpy())
     return np.concatenate(found)
 
 

@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -41,8 +41,19 @@ logger = logging.getLogger(__name__)
 EMBEDDED_AT_ONCE = 512
 
 
-def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
+def run(
+    parts: Parts,
+    folder: Path,
+    display: Display | None = None,
+    on_stage: Callable[[], None] | None = None,
+) -> None:
     """Trains, embeds and clusters stage after stage, then joins them; continues what `folder` holds.
+
+    Args:
+        parts: What the run is made of.
+        folder: The run's.
+        display: Shows how far it is.
+        on_stage: Called by the first process after each stage.
 
     Raises:
         OvertoneError: Whatever went wrong; what was complete stays, and calling again continues.
@@ -60,6 +71,8 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
             embed_stage(parts, folder, stage, display)
             with distributed.together():
                 interrupts.raise_if_requested()
+                if on_stage is not None and distributed.is_first():
+                    on_stage()
         with distributed.together():
             if distributed.is_first():
                 integrate(parts, folder)

@@ -165,7 +165,7 @@ def figures_kept(folder: Path) -> Figures | None:
     if not place.exists():
         return None
     try:
-        kept = _Kept.model_validate(_json(place))
+        kept = _Kept.model_validate(json_in(place))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -178,8 +178,8 @@ def figures_kept(folder: Path) -> Figures | None:
     for attribute, row in linear:
         if comparison.result not in row or kept.n_test.get(attribute, 0) < 1:
             raise RunError(
-                f"{place}: {attribute[:40]!r} lacks its column {comparison.result[:40]!r} or its `n_test`; write it "
-                f"again with `overtone evaluate {folder}`."
+                f"{place}: {attribute[:40]!r} lacks its column {comparison.result[:40]!r} or its `n_test`; "
+                f"write it again with `overtone evaluate {folder}`."
             )
     return Figures(linear, knn, comparison, kept.n_test, kept.sentences)
 
@@ -199,7 +199,7 @@ def _opened(study: Study) -> tuple[Dataset | None, list[str]]:
     except OvertoneError as error:
         return None, [f"Pictures and labels are left out, because the data cannot be opened: {error}"]
     manifest = study.home(0) / "data" / MANIFEST
-    kept = _json(manifest) if manifest.is_file() else {}
+    kept = json_in(manifest) if manifest.is_file() else {}
     inputs = kept.get("inputs") if isinstance(kept, dict) else None
     if isinstance(inputs, dict) and inputs.get("fingerprint") not in (None, dataset.fingerprint):
         return None, ["Pictures and labels are left out: the data are no longer those of the run."]
@@ -227,7 +227,7 @@ def _state(study: Study, embedded: int, n_stages: int, done: int, jobs: int) -> 
     said = [f"Not finished: {embedded} of {n_stages} stages are trained{runs}."]
     place = study.folder / failures.FILE
     if place.is_file():
-        failure = _json(place)
+        failure = json_in(place)
         message = failure.get("message") if isinstance(failure, dict) else None
         said.append(f"It stopped: {message or 'error.json does not say why.'}")
     return said
@@ -244,7 +244,7 @@ def _stage(home: Path, number: int, epochs: int) -> Stage:
     else:
         state = "not begun"
     sizes, chosen = _cells(home, number)
-    coverage = _json(folder / "coverage.json") if (folder / "coverage.json").is_file() else {}
+    coverage = json_in(folder / "coverage.json") if (folder / "coverage.json").is_file() else {}
     if not isinstance(coverage, dict):
         raise RunError(f"{folder / 'coverage.json'}: damaged: expected names and values.")
     return Stage(number, state, training, coverage, sizes, chosen)
@@ -260,7 +260,8 @@ def training_kept(place: Path) -> Training:
     Training(curves={'loss': [(1.0, 2.5)]}, samples=64, unread=1, alarms=[])
     """
     curves: dict[str, _Thinned] = {}
-    samples, unread, newest, alarms = 0, 0, 0.0, []
+    samples, unread, newest = 0, 0, 0.0
+    alarms: list[str] = []
     if not place.is_file():
         return Training({}, 0)
     with place.open("rb") as file:
@@ -321,12 +322,9 @@ def _cells(home: Path, stage: int) -> tuple[list[tuple[str, int]], list[str]]:
     place, said = stage_folder(home, stage) / "partition", []
     sizes: list[tuple[str, int]] = []
     if (place / MANIFEST).is_file():
-        of_cells = Partition.load(place).sizes
-        sizes = histogram(of_cells)
-        median = float(np.median(of_cells))
-        said.append(
-            f"{len(of_cells):,} cells of {of_cells.min():,} to {of_cells.max():,} samples, median {median:,.0f}."
-        )
+        partition = Partition.load(place)
+        sizes = histogram(partition.sizes)
+        said.append(f"{partition.describe()}.")
         said += _tried(place / "choice.json")
     if stage and (stage_folder(home, stage) / "erasing" / MANIFEST).is_file():
         hides = hidden_stages(home, stage)
@@ -336,13 +334,13 @@ def _cells(home: Path, stage: int) -> tuple[list[tuple[str, int]], list[str]]:
 
 
 def _tried(place: Path) -> list[str]:
-    choice = _json(place) if place.is_file() else {}
+    choice = json_in(place) if place.is_file() else {}
     known = choice.get("known") if isinstance(choice, dict) else None
     if not isinstance(known, dict):
         return []
     tried = [
-        f"{share:.0%} in cells of about {printable_size}"
-        for printable_size, share in known.items()
+        f"{share:.0%} in cells of about {size}"
+        for size, share in known.items()
         if isinstance(share, (int, float)) and math.isfinite(share)
     ]
     return [f"Chosen by what earlier stages still know inside: {', '.join(tried)}."] if tried else []
@@ -367,7 +365,7 @@ def histogram(sizes: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> list[tuple[s
 
 def _cost(name: str, folder: Path, n_stages: int) -> Cost:
     place = folder / "seconds.json"
-    seconds = _json(place) if place.is_file() else None
+    seconds = json_in(place) if place.is_file() else None
     number = float(seconds) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else None
     logs = (stage_folder(folder, stage) / "metrics.jsonl" for stage in range(n_stages))
     return Cost(name, number, sum(training_kept(log).samples for log in logs))
@@ -386,9 +384,8 @@ def _remarks(study: Study, stages: Sequence[Stage]) -> list[str]:
         used, of = stage.coverage.get("samples_used"), stage.coverage.get("samples")
         never = stage.coverage.get("samples_never_used")
         if isinstance(used, int) and isinstance(of, int) and of > used:
-            said.append(
-                f"Stage {stage.number}: an epoch leaves {of - used:,} of {of:,} samples out, each time others."
-            )
+            left = f"{of - used:,} of {of:,} samples"
+            said.append(f"Stage {stage.number}: an epoch leaves out {left}, each time others.")
         if isinstance(never, int) and never:
             said.append(f"Stage {stage.number}: {never:,} samples lie in cells too small for any batch.")
         said += [f"Stage {stage.number}: {alarm}" for alarm in stage.training.alarms]
@@ -405,22 +402,20 @@ def _left_out(dataset: Dataset | None) -> list[str]:
     cut: Sequence[str] = getattr(dataset, "truncated", ())
     reasons = Counter(reason for _, reason in left)
     said = [f"Left out of the data: {count:,} × {reason}." for reason, count in reasons.most_common(5)]
-    if len(reasons) > 5:
-        said.append(
-            f"Left out of the data for other reasons: {len(left) - sum(c for _, c in reasons.most_common(5)):,}."
-        )
+    if others := sum(count for _, count in reasons.most_common()[5:]):
+        said.append(f"Left out of the data for other reasons: {others:,}.")
     return said + ([f"{len(cut):,} texts were cut."] if cut else [])
 
 
 def _machine(home: Path) -> list[tuple[str, str]]:
     place = home / MACHINE
-    kept = _json(place) if place.is_file() else {}
+    kept = json_in(place) if place.is_file() else {}
     if not isinstance(kept, dict):
         raise RunError(f"{place}: damaged: expected names and values.")
     return [(str(name), str(value)) for name, value in itertools.islice(kept.items(), 20)]
 
 
-def _json(place: Path) -> Any:
+def json_in(place: Path) -> Any:
     """A JSON file of a run folder, which may come from elsewhere.
 
     Raises:

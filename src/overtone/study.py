@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from overtone import artifacts, distributed, interrupts, multistage, rng
+from overtone import artifacts, distributed, interrupts, machine, multistage, rng
+from overtone.contracts import Dataset
 from overtone.errors import OvertoneError, RunError
 from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
@@ -47,13 +48,17 @@ FAILED = "failed"  # the message of a process that ended with an error, beside t
 
 
 class Job(NamedTuple):
-    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings."""
+    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings.
+
+    `on_stage` is called after each of its stages with the data set; it may have to travel to a process.
+    """
 
     name: str
     recipe: Recipe
     folder: Path
     quiet: bool = False
     cache: Path | None = None
+    on_stage: Callable[[Dataset], None] | None = None
 
     @property
     def level(self) -> int:
@@ -257,8 +262,10 @@ def run_job(job: Job, display: Display) -> None:
             parts = build_parts(job.recipe, dataset, test)
             if distributed.is_first():
                 require_same(dataset, job.folder)
+                machine.keep(job.folder, str(parts.device))
         with distributed.by_first(lambda: _timed(job.folder / "seconds.json")):
-            multistage.run(parts, job.folder, display)
+            on_stage = None if job.on_stage is None else partial(job.on_stage, dataset)
+            multistage.run(parts, job.folder, display, on_stage)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from overtone.errors import DataError
 
 
 def linear_cka(x: NDArray[np.floating[Any]], y: NDArray[np.floating[Any]]) -> float:
-    """Linear CKA, ||Y'X||² / (||X'X|| ||Y'Y||) of centred features (Kornblith et al., 2019, arXiv 1905.00414).
+    """Linear CKA, ||Y'X||² / (||X'X|| ||Y'Y||) of centred features (Kornblith et al., arXiv 1905.00414).
 
     From 0 to 1; rotating, mirroring or scaling a representation, or moving it, changes nothing.
 

@@ -24,11 +24,12 @@ MOST_POINTS = 300  # of a curve, so that a long training draws no larger page
 
 
 class Curve(NamedTuple):
-    """A line of a chart: its name, its points (x, y), and which colour and dash it has."""
+    """A line of a chart: name, points (x, y), colour, and a dash of its own or that of the colour."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
+    dash: int | None = None
 
 
 class Group(NamedTuple):
@@ -68,7 +69,7 @@ def line_chart(title: str, curves: Sequence[Curve], *, x: str = "step", y: str =
             "name": curve.name,
             "path": _path(f"{across(a):.1f} {_down(up.share(b)):.1f}" for a, b in curve.points),
             "style": curve.style % SERIES,
-            "dash": _DASHES[curve.style % len(_DASHES)],
+            "dash": _DASHES[(curve.style if curve.dash is None else curve.dash) % len(_DASHES)],
             "last": _number(curve.points[-1][1]),
         }
         for curve in finite

@@ -125,7 +125,7 @@ class Map(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """How often nearest neighbours have the value of a sample, in percent: attribute -> column, and chance."""
+    """How many near neighbours have the value of a sample, in percent: attribute -> column, and chance."""
 
     by_column: Mapping[str, Mapping[str, float]]
     chance: Mapping[str, float]

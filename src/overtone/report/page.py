@@ -122,6 +122,15 @@ def charts(parts: Iterable[Markup]) -> Markup:
     return Markup('<div class="charts">{}</div>').format(joined(parts))
 
 
+def beside(first: Markup, second: Markup) -> Markup:
+    """Two parts, the second at the right of the first where there is room.
+
+    >>> print(beside(paragraphs(["a"]), paragraphs(["b"])))
+    <div class="beside"><div><p>a</p></div><div><p>b</p></div></div>
+    """
+    return Markup('<div class="beside"><div>{}</div><div>{}</div></div>').format(first, second)
+
+
 def bullets(texts: Sequence[str]) -> Markup:
     """A list, an item for each text.
 

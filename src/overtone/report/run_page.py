@@ -21,6 +21,7 @@ from overtone.report.page import (
     HeatRow,
     Section,
     Strip,
+    beside,
     bullets,
     charts,
     choice,
@@ -98,20 +99,19 @@ def _gained(figures: Figures) -> str:
         attribute, row = max(figures.linear, key=rise)
         if result == "stage 0":
             return f"One stage reads {printable(attribute)} to {mean(row[result]):.1f} %."
-        return (
-            f"{printable(attribute)} goes from {mean(row['stage 0']):.1f} % in stage 0 to "
-            f"{mean(row[result]):.1f} % in all stages together; no baseline was trained beside it."
-        )
+        return f"{_course(attribute, row, result)}; no baseline was trained beside it."
     found = {a: gain(row, figures.comparison, figures.n_test[a]) for a, row in figures.linear}
     attribute = max(found, key=lambda name: (found[name].judgement == "a gain", found[name].points))
     row, (points, _, _, judgement) = dict(figures.linear)[attribute], found[attribute]
     ensemble = mean(row[figures.comparison.ensemble or ""])
-    said = "gain" if judgement == "a gain" else "difference"
-    end = f"a gain of {points:.1f} points" if said == "gain" else f"{judgement} ({points:+.1f} points)"
-    return (
-        f"{printable(attribute)} goes from {mean(row['stage 0']):.1f} % in stage 0 to {mean(row[result]):.1f} % "
-        f"in all stages together, where an ensemble of the same size reaches {ensemble:.1f} %: {end}."
-    )
+    end = f"a gain of {points:.1f} points" if judgement == "a gain" else f"{points:+.1f} points, {judgement}"
+    return f"{_course(attribute, row, result)}; an ensemble of equal size reads it to {ensemble:.1f} %: {end}."
+
+
+def _course(attribute: str, row: Mapping[str, Sequence[float]], result: str) -> str:
+    before, after = mean(row.get("stage 0", row[result])), mean(row[result])
+    moves = "rises" if after > before else "falls" if after < before else "goes"
+    return f"In stages, {printable(attribute)} {moves} from {before:.1f} % to {after:.1f} %"
 
 
 def _notes(found: Findings) -> list[str]:
@@ -122,8 +122,8 @@ def _notes(found: Findings) -> list[str]:
         judged[gain(row, found.figures.comparison, found.figures.n_test[attribute]).judgement] += 1
     words = {"a gain": "gained", "not a gain": "did not gain", "a loss": "lost"}
     parts = [f"{count} {words[name]}" for name, count in judged.items()]
-    said = f"Of {judged.total()} attribute{'s' * (judged.total() != 1)}, {', '.join(parts)} on what the same cost "
-    return [said + "buys without stages."]
+    said = f"Of {len(found.figures.linear)} attributes, {', '.join(parts)}"
+    return [f"{said} on what the same cost buys without stages."]
 
 
 def mean(values: Sequence[float]) -> float:
@@ -173,7 +173,7 @@ def _accuracies(found: Findings) -> Section | None:
     what = "Student's over seeds" if several else "Wilson's (binomial) over the test samples"
     caption = f"Accuracy of a linear probe in percent, with its 95 % interval: {what}. {COLOURS}"
     body = _table(figures, figures.linear, caption)
-    body += bullets(figures.sentences)
+    body = beside(body, bullets(figures.sentences))
     body += details(
         "The same by k nearest neighbours",
         _table(figures, figures.knn, caption.replace("a linear probe", "k nearest neighbours")),
@@ -181,8 +181,8 @@ def _accuracies(found: Findings) -> Section | None:
     return Section(
         "What each stage reads",
         body,
-        "Embeddings are frozen; a linear probe learns to read each attribute from them. The star marks the best "
-        "among encoders of equal cost.",
+        "Embeddings are frozen; a linear probe learns to read each attribute from them. The star marks the "
+        "best among encoders of equal cost.",
     )
 
 
@@ -247,7 +247,7 @@ def _neighbours(seen: Seen | None) -> Section | None:
         return None
     body = Markup("")
     if seen.shares:
-        body += bullets(_said_of(seen.shares)) + _share_table(seen.shares)
+        body += beside(_share_table(seen.shares), bullets(_said_of(seen.shares)))
     if seen.queries:
         panels = []
         for number, query in enumerate(seen.queries, start=1):
@@ -256,11 +256,13 @@ def _neighbours(seen: Seen | None) -> Section | None:
             itself = Strip("the sample", [query.picture])
             panels.append((f"sample {number}", strips(caption, [itself, *query.strips])))
         body += choice("sample", "Show the neighbours of", panels)
-    amount = f"all {seen.n:,}" if seen.pool == seen.n else f"{seen.pool:,} of {seen.n:,}, drawn by the seed"
+    amount = (
+        f"all {seen.n:,} samples" if seen.pool == seen.n else f"a draw of {seen.pool:,} of {seen.n:,} samples"
+    )
     return Section(
         "Nearest neighbours",
         body,
-        f"What a stage takes for alike. By cosine, among {amount} samples; nothing was fitted to labels.",
+        f"What a stage takes for alike. By cosine, among {amount}; nothing was fitted to labels.",
     )
 
 
@@ -314,7 +316,7 @@ def _map(seen: Seen | None) -> Section | None:
     return Section(
         "A map of samples",
         choice("map", "Show by", options),
-        f"{len(made.places):,} samples by all stages together, near where their embeddings are (t-SNE: nearness "
+        f"{len(made.places):,} samples by all stages together, laid out by their embeddings (t-SNE: nearness "
         "counts, distances and sizes of groups do not).",
     )
 
@@ -362,8 +364,8 @@ def _cells(found: Findings, seen: Seen | None) -> Section | None:
     return Section(
         "Cells",
         choice("cells", "Cells of", options),
-        "A stage takes its negatives from cells of samples that the stages before it cannot tell apart, so that "
-        "what those know is of no use to it.",
+        "A stage takes its negatives from cells of samples that the stages before it cannot tell apart, so "
+        "that what those know is of no use to it.",
     )
 
 
@@ -393,7 +395,7 @@ def _hidden(seen: Seen | None) -> Section | None:
         return None
     body = joined(
         figure(
-            f"Stage {number}: pictures, what earlier stages look at in them (red), and two views as it sees them.",
+            f"Stage {number}: pictures, what earlier stages look at in them (red), and two views of it.",
             uri,
             f"A sheet of pictures and of what the views of stage {number} hide of them.",
         )
@@ -436,7 +438,7 @@ def _curves(stages: Sequence[Stage]) -> Section | None:
     names = list(dict.fromkeys(name for stage in stages for name in stage.training.curves))
     drawn = [
         line_chart(
-            _title(name),
+            curve_title(name),
             [
                 Curve(f"stage {stage.number}", stage.training.curves[name], stage.number)
                 for stage in stages
@@ -451,10 +453,13 @@ def _curves(stages: Sequence[Stage]) -> Section | None:
     return Section("Curves", charts(drawn), "Each stage begins anew at step 0.")
 
 
-def _title(name: str) -> str:
+def curve_title(name: str) -> str:
+    """What a curve of the log shows."""
     if name.startswith("knn/"):
         return f"{printable(name[4:])}: accuracy of nearest neighbours while training, in percent."
-    return {"loss": "Loss.", "effective_rank": "Effective rank of embeddings."}.get(name, printable(name))
+    return {"loss": "Loss.", "effective_rank": "Effective rank of what the head gives for a batch."}.get(
+        name, printable(name)
+    )
 
 
 def _left_out(remarks: Sequence[str]) -> Section | None:
