@@ -380,20 +380,26 @@ def _remarks(study: Study, stages: Sequence[Stage]) -> list[str]:
         with (home / skipping.FILE).open("rb") as file:
             count = sum(1 for _ in iter(partial(file.readline, _LONGEST_LINE), b""))
         said.append(f"{count:,} samples became unreadable during training; others took their place.")
+    of_stages: dict[str, list[int]] = {}
     for stage in stages:
-        used, of = stage.coverage.get("samples_used"), stage.coverage.get("samples")
-        never = stage.coverage.get("samples_never_used")
-        if isinstance(used, int) and isinstance(of, int) and of > used:
-            left = f"{of - used:,} of {of:,} samples"
-            said.append(f"Stage {stage.number}: an epoch leaves out {left}, each time others.")
-        if isinstance(never, int) and never:
-            said.append(f"Stage {stage.number}: {never:,} samples lie in cells too small for any batch.")
-        said += [f"Stage {stage.number}: {alarm}" for alarm in stage.training.alarms]
-        if stage.training.unread:
-            said.append(f"Stage {stage.number}: {stage.training.unread:,} lines of its log cannot be read.")
+        for remark in _remarks_on(stage):
+            of_stages.setdefault(remark, []).append(stage.number)
+    said += [f"Stage {' and '.join(map(str, numbers))}: {text}" for text, numbers in of_stages.items()]
     if study.seeds > 1:
         said.append("Pictures, curves and cells are those of the first seed; accuracies are of all.")
     return said
+
+
+def _remarks_on(stage: Stage) -> Iterator[str]:
+    used, of = stage.coverage.get("samples_used"), stage.coverage.get("samples")
+    never = stage.coverage.get("samples_never_used")
+    if isinstance(used, int) and isinstance(of, int) and of > used:
+        yield f"an epoch leaves out {of - used:,} of {of:,} samples, each time others."
+    if isinstance(never, int) and never:
+        yield f"{never:,} samples lie in cells too small for any batch."
+    yield from stage.training.alarms
+    if stage.training.unread:
+        yield f"{stage.training.unread:,} lines of its log cannot be read."
 
 
 def _left_out(dataset: Dataset | None) -> list[str]:

@@ -110,7 +110,9 @@ def _differences(found: Sequence[Findings]) -> Section:
         return Section("Where the recipes differ", paragraphs(["Nowhere: the recipes are the same."]))
     rows = [[name, *(_shown(each, name) for each in fields)] for name in differing[:_FIELDS]]
     caption = f"{len(differing)} field{'s' * (len(differing) != 1)}; all others are alike."
-    return Section("Where the recipes differ", table(caption, ["field", *(e.name for e in found)], rows))
+    return Section(
+        "Where the recipes differ", table(caption, ["field", *(e.name for e in found)], rows, words=True)
+    )
 
 
 def _shown(fields: dict[str, object], name: str) -> str:

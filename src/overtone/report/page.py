@@ -149,13 +149,15 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
     return _part("facts", pairs)
 
 
-def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table whose first column names the rows.
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False
+) -> Markup:
+    """A table whose first column names the rows; of numbers, or of `words`, which begin at the left.
 
     >>> table("Cost", ["", "seconds"], [["stage 0", "12"]]).count("<th scope")
     2
     """
-    return _part("table", caption, columns, rows)
+    return _part("table", caption, columns, rows, words)
 
 
 def heat_map(
@@ -246,6 +248,9 @@ def data_uri(image: Image.Image, *, quality: int = 80) -> Markup:
     data:image/png;
     """
     plain = image.convert("RGB")
+    plain = Image.frombytes(
+        "RGB", plain.size, plain.tobytes()
+    )  # a comment or a profile would be saved with it
     made = {}
     for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": quality, "optimize": True})):
         plain.save(buffer := io.BytesIO(), kind, **options)

@@ -105,7 +105,9 @@ def _gained(figures: Figures) -> str:
     row, (points, _, _, judgement) = dict(figures.linear)[attribute], found[attribute]
     ensemble = mean(row[figures.comparison.ensemble or ""])
     end = f"a gain of {points:.1f} points" if judgement == "a gain" else f"{points:+.1f} points, {judgement}"
-    return f"{_course(attribute, row, result)}; an ensemble of equal size reads it to {ensemble:.1f} %: {end}."
+    return (
+        f"{_course(attribute, row, result)}; an ensemble of equal size reads it to {ensemble:.1f} %: {end}."
+    )
 
 
 def _course(attribute: str, row: Mapping[str, Sequence[float]], result: str) -> str:
@@ -115,7 +117,7 @@ def _course(attribute: str, row: Mapping[str, Sequence[float]], result: str) -> 
 
 
 def _notes(found: Findings) -> list[str]:
-    if not found.figures or found.figures.comparison.ensemble is None:
+    if not found.figures or found.figures.comparison.ensemble is None or len(found.figures.linear) < 2:
         return []
     judged = Counter[str]()
     for attribute, row in found.figures.linear:
@@ -276,9 +278,11 @@ def _said_of(shares: Shares) -> list[str]:
             for name, row in shares.by_column.items()
         }
         name = max(beyond, key=lambda key: beyond[key])
+        what = f"{column[:1].upper()}{column[1:]}", printable(name)
+        says = "{} says same {}" if beyond[name] >= 0.5 else "{} agrees most in {}"
         said.append(
-            f"{column[:1].upper()}{column[1:]} says same {printable(name)}: so are "
-            f"{shares.by_column[name][column]:.0f} % of neighbours (by chance {shares.chance[name]:.0f} %)."
+            f"{says.format(*what)}: {shares.by_column[name][column]:.0f} % of its neighbours "
+            f"(by chance {shares.chance[name]:.0f} %)."
         )
     return said
 
@@ -348,10 +352,9 @@ def _cells(found: Findings, seen: Seen | None) -> Section | None:
     for stage in sorted(found.stages, key=lambda one: not one.cell_sizes):  # stage 0 has none, and comes last
         if not stage.cell_sizes and not stage.coverage:
             continue
-        body = paragraphs([*stage.chosen]) if stage.chosen else Markup("")
-        if stage.number in galleries:
-            purity, rows = galleries[stage.number]
-            body += paragraphs([purity]) if purity else Markup("")
+        purity, rows = galleries.get(stage.number, ("", []))
+        body = paragraphs([" ".join(filter(None, [*stage.chosen, purity]))])
+        if rows:
             body += strips(
                 "A row shows samples of one cell, which the stages before cannot tell apart.", rows
             )
