@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
     {
         "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "loading",
         "progress", "loggers", "links", "npy", "failures", "roster", "text",
+        "machine",
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
@@ -26,7 +27,10 @@ LAYERS: list[set[str]] = [
     {"methods", "gradients", "training"},
     {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "multistage"},
     {"report", "recipe"},
-    {"study", "integrating", "results", "image_text", "finding_pairs", "fitting", "auto", "demo"},
+    {
+        "study", "integrating", "results", "image_text", "finding_pairs", "fitting", "auto", "demo",
+        "exploring", "reporting", "comparing",
+    },
     {"cli"},
     {"__main__"},
 ]  # fmt: skip

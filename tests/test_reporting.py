@@ -42,7 +42,7 @@ from overtone.study import Study, carry_out
 RECIPE = """
 data: {source: trifeature, n: 64, image_size: 16}
 test: {source: trifeature, n: 64, start: 64, image_size: 16}
-train: {epochs: 2, batch_size: 16}
+train: {epochs: 1, batch_size: 16}
 stages: 2
 threads: 1
 """
@@ -137,7 +137,7 @@ def test_the_page_is_written_after_each_stage_and_when_training_fails(
         raise RunError("integration: <b>broken</b>")
 
     monkeypatch.setattr(multistage, "integrate", fails)
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 2", "epochs: 1"))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
     code, _, _ = overtone("train", tmp_path / "recipe.yaml", "--out", tmp_path / "run", "--jobs", 1)
     assert (code, stages) == (4, [1, 2, 2])
     text = _page(tmp_path / "run").text()

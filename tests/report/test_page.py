@@ -16,6 +16,7 @@ from overtone.report.page import (
     LEVELS,
     LIGHT,
     LONGEST,
+    SERIES,
     Cell,
     HeatRow,
     Picture,
@@ -116,9 +117,9 @@ def test_text_stands_out_from_paper_and_from_every_shade_in_both_schemes() -> No
 
 
 def test_marks_tell_groups_apart_without_colour_and_dashes_tell_curves() -> None:
-    dots = Parsed(scatter("", [Group(str(s), [(0.5, 0.5)], s) for s in range(5)]))
+    dots = Parsed(scatter("", [Group(str(s), [(0.5, 0.5)], s) for s in range(SERIES)]))
     shapes = {re.sub(r"^M\d+ \d+", "", path["d"] or "") for path in dots.named("path")}
-    assert len(shapes) == 5
+    assert len(shapes) == SERIES
     drawn = Parsed(line_chart("", [Curve(str(s), [(0, s), (1, 0)], s) for s in range(5)]))
     assert len({path.get("stroke-dasharray") for path in drawn.named("path") if path["class"] != "grid"}) == 5
 

@@ -19,6 +19,11 @@ _MARKS = (
     "m-2.6-2.6h5.2v5.2h-5.2z",
     "m0-4l3.4 4-3.4 4-3.4-4z",
     "m-3.5 2.5h7l-3.5-6z",
+    "m-1-3.5h2v2.5h2.5v2h-2.5v2.5h-2v-2.5h-2.5v-2h2.5z",
+    "m-1.3-4h2.6v8h-2.6z",
+    "m-4-1.3h8v2.6h-8z",
+    "m-2.5-3.5v7l6-3.5z",
+    "m2.5-3.5v7l-6-3.5z",
 )
 MOST_POINTS = 300  # of a curve, so that a long training draws no larger page
 

@@ -38,7 +38,7 @@ from overtone.report.page import (
 )
 from overtone.report.table import Row, gain
 
-COLOURS = "The darker, the further above chance (none) and the nearer to 100 (all)."
+COLOURS = "The stronger the colour, the further above chance (none) and the nearer to 100 (full)."
 _GROUPS = {
     "chance": "Without training",
     "random weights": "Without training",
@@ -49,7 +49,7 @@ _GROUPS = {
 }
 MOST_ATTRIBUTES = 40  # columns of a heat map
 _LINES = 400  # of a recipe
-_VALUES = SERIES - 1  # of an attribute that the map tells apart
+_VALUES = SERIES  # of an attribute that the map tells apart
 
 
 def run_page(found: Findings, seen: Seen | None) -> str:
