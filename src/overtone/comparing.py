@@ -66,7 +66,7 @@ def _likeness(studies: Sequence[Study], names: Sequence[str]) -> Likeness | str:
     prints = [_fingerprint(study) for study in studies]
     if None in prints or len(set(prints)) > 1:
         return "The runs are not of the same data, so their embeddings cannot be compared sample by sample."
-    stages = [n_stages_embedded(study.home(0), len(study.recipe.stage_specs())) for study in studies]
+    stages = [n_stages_embedded(study) for study in studies]
     if not all(stages):
         return "A run has no stage yet, so there are no embeddings to compare."
     rows = drawn(len(embeddings_of(studies[0].home(0), 0)), POOL)

@@ -118,14 +118,15 @@ def told(study: Study) -> Iterator[None]:
         raise
 
 
-def n_stages_embedded(home: Path, n_stages: int) -> int:
-    """How many stages of a run are there for a page: the first ones, up to the first without embeddings.
+def n_stages_of(study: Study) -> int:
+    """How many stages a study has, or will have when it is finished."""
+    return len(study.recipe.stage_specs())
 
-    Args:
-        home: The run.
-        n_stages: Of its recipe; it may have stopped before.
-    """
-    there = (stage_folder(home, stage) / "embeddings" / MANIFEST for stage in range(n_stages))
+
+def n_stages_embedded(study: Study) -> int:
+    """How many of its stages can be looked at: the first ones, up to the first without embeddings."""
+    places = (stage_folder(study.home(0), stage) / "embeddings" for stage in range(n_stages_of(study)))
+    there = (place / MANIFEST for place in places)
     return sum(1 for _ in itertools.takewhile(Path.is_file, there))
 
 
@@ -135,15 +136,15 @@ def findings(study: Study) -> Findings:
     Raises:
         RunError: Something in it is damaged.
     """
-    home, n_stages = study.home(0), len(study.recipe.stage_specs())
+    home, n_stages = study.home(0), n_stages_of(study)
     jobs = sorted(study.jobs(), key=lambda job: job.name)
     done = [(job.folder / "encoder" / MANIFEST).is_file() for job in jobs]
-    stages = [_stage(home, number, spec.epochs) for number, spec in enumerate(study.recipe.stage_specs())]
-    embedded = n_stages_embedded(home, n_stages)
+    specs = study.recipe.stage_specs()[:n_stages]
+    stages = [_stage(home, number, spec.epochs) for number, spec in enumerate(specs)]
     return Findings(
         name=study.folder.resolve().name,
         finished=all(done),
-        state=_state(study, embedded, n_stages, sum(done), len(done)),
+        state=_state(study, stages, sum(done), len(done)),
         seeds=study.seeds,
         figures=figures_kept(study.folder) if all(done) else None,
         stages=stages,
@@ -207,8 +208,7 @@ def _opened(study: Study) -> tuple[Dataset | None, list[str]]:
 
 
 def _look(study: Study, finished: bool, dataset: Dataset | None) -> Seen | None:
-    home = study.home(0)
-    embedded = n_stages_embedded(home, len(study.recipe.stage_specs()))
+    home, embedded = study.home(0), n_stages_embedded(study)
     if not embedded:
         return None
     baselines = {}
@@ -220,11 +220,12 @@ def _look(study: Study, finished: bool, dataset: Dataset | None) -> Seen | None:
     return look(home, embedded, baselines, normalise, dataset, with_map=finished)
 
 
-def _state(study: Study, embedded: int, n_stages: int, done: int, jobs: int) -> list[str]:
+def _state(study: Study, stages: Sequence[Stage], done: int, jobs: int) -> list[str]:
     if done == jobs:
         return []
-    runs = f"; {done} of {jobs} runs are finished" if jobs > 1 else ""
-    said = [f"Not finished: {embedded} of {n_stages} stages are trained{runs}."]
+    runs = f" Of {jobs} runs, {done} are finished." if jobs > 1 else ""
+    states = ", ".join(f"stage {stage.number} {stage.state}" for stage in stages)
+    said = [f"Not finished: {states}.{runs}"]
     place = study.folder / failures.FILE
     if place.is_file():
         failure = json_in(place)
@@ -240,7 +241,7 @@ def _stage(home: Path, number: int, epochs: int) -> Stage:
         state = "trained" if epochs else "given"
     elif training.samples:
         epoch = training.curves["epoch"][-1][1] if training.curves.get("epoch") else 0
-        state = f"in epoch {epoch:.1f} of {epochs}"
+        state = f"at epoch {epoch:.1f} of {epochs}"
     else:
         state = "not begun"
     sizes, chosen = _cells(home, number)
