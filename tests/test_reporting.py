@@ -224,6 +224,11 @@ def test_hostile_names_captions_and_logs_are_inert(run: Path, text: str) -> None
         ("results.json", "{", "results.json: not readable as JSON"),
         ("results.json", "[]", "results.json: "),
         ("results.json", '{"linear": [{"attribute": 1}]}', "linear.0.attribute: .*overtone evaluate"),
+        (
+            "results.json",
+            '{"linear": [{"attribute": "a", "column": "b", "values": [170]}]}',
+            "values.0: .*100",
+        ),
         ("stage-1/coverage.json", "[]", "coverage.json: damaged"),
         ("machine.json", "3", "machine.json: damaged"),
         ("stage-0/embeddings/train.npy", "no array", "train.npy: cannot be read"),

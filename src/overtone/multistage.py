@@ -45,7 +45,7 @@ def run(
     parts: Parts,
     folder: Path,
     display: Display | None = None,
-    on_stage: Callable[[], None] | None = None,
+    on_stage: Callable[[], object] | None = None,
 ) -> None:
     """Trains, embeds and clusters stage after stage, then joins them; continues what `folder` holds.
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from overtone import artifacts, distributed, failures, skipping
 from overtone.artifacts import MANIFEST
@@ -46,7 +46,7 @@ _BARS = 12
 class _Record(BaseModel):
     attribute: str
     column: str
-    values: list[FiniteFloat]
+    values: list[Annotated[float, Field(ge=0, le=100)]]
 
 
 class _Comparison(BaseModel):
@@ -97,12 +97,13 @@ def write_report(study: Study, dataset: Dataset | None = None, remarks: Sequence
     return place
 
 
-def update(study: Study, dataset: Dataset | None = None, remarks: Sequence[str] = ()) -> None:
-    """Writes the page beside a training, which nothing about it may end."""
+def update(study: Study, dataset: Dataset | None = None, remarks: Sequence[str] = ()) -> Path | None:
+    """Writes the page beside a training, which nothing about it may end; None where it could not."""
     try:
-        write_report(study, dataset, remarks)
+        return write_report(study, dataset, remarks)
     except Exception as error:
-        logger.warning("%s: not written (%s); the run goes on.", study.folder / FILE, error)
+        logger.warning("%s: not written (%s); `overtone report` tries again.", study.folder / FILE, error)
+        return None
 
 
 @contextmanager
@@ -176,11 +177,12 @@ def figures_kept(folder: Path) -> Figures | None:
         ) from None
     linear, knn = (_rows(records) for records in (kept.linear, kept.knn))
     comparison = Comparison(**kept.comparison.model_dump())
-    for attribute, row in linear:
-        if comparison.result not in row or kept.n_test.get(attribute, 0) < 1:
+    for attribute, row in (*linear, *knn):
+        lacking = [column[:40] for column in comparison if column is not None and column not in row]
+        if lacking or kept.n_test.get(attribute, 0) < 1:
+            what = f"the columns {lacking}" if lacking else "`n_test`"
             raise RunError(
-                f"{place}: {attribute[:40]!r} lacks its column {comparison.result[:40]!r} or its `n_test`; "
-                f"write it again with `overtone evaluate {folder}`."
+                f"{place}: {attribute[:40]!r} lacks {what}; write it again with `overtone evaluate {folder}`."
             )
     return Figures(linear, knn, comparison, kept.n_test, kept.sentences)
 

@@ -58,7 +58,7 @@ class Job(NamedTuple):
     folder: Path
     quiet: bool = False
     cache: Path | None = None
-    on_stage: Callable[[Dataset], None] | None = None
+    on_stage: Callable[[Dataset], object] | None = None
 
     @property
     def level(self) -> int:

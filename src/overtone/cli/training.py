@@ -114,7 +114,7 @@ def _finish(study: Study, jobs: int | None) -> None:
 
     from overtone import distributed, failures
     from overtone.progress import Silent, logging_to
-    from overtone.reporting import told, update, write_report
+    from overtone.reporting import told, update
     from overtone.results import evaluate_study
     from overtone.study import carry_out, working_in
 
@@ -131,11 +131,12 @@ def _finish(study: Study, jobs: int | None) -> None:
         with logging_to(display):
             results = evaluate_study(study)
             first = distributed.is_first()
-            page = write_report(study) if first else None
+            page = update(study) if first else None
     if not first:
         return
     show(study.folder, results, written=True)
-    say(f"Look at it: {page}, in a browser.")
+    if page is not None:
+        say(f"Look at it: {page}, in a browser.")
     say(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
     say(f"overtone.load({str(study.home(0))!r}).encode(...)")
 

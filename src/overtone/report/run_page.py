@@ -347,7 +347,9 @@ def _stamps(made: Map) -> Markup:
 
 
 def _cells(found: Findings, seen: Seen | None) -> Section | None:
-    galleries = {} if seen is None else {number: rest for number, *rest in seen.cells}
+    galleries: dict[int, tuple[str, Sequence[Strip]]] = {}
+    if seen is not None:
+        galleries = {number: (purity, rows) for number, purity, rows in seen.cells}
     options = []
     for stage in sorted(found.stages, key=lambda one: not one.cell_sizes):  # stage 0 has none, and comes last
         if not stage.cell_sizes and not stage.coverage:
