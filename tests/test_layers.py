@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
     {
         "errors", "imports", "rng", "distributed", "contracts", "artifacts", "interrupts", "loading",
         "progress", "loggers", "links", "npy", "failures", "roster", "text",
+        "machine",
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
@@ -28,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"report", "recipe"},
     {
         "study", "integrating", "results", "image_text", "readers", "finding_pairs", "diagnosing", "fitting",
-        "auto", "demo",
+        "auto", "demo", "exploring", "reporting", "comparing",
     },
     {"cli"},
     {"__main__"},

@@ -51,7 +51,7 @@ def _record(step: int) -> dict[str, Any]:
 def test_a_record_is_passed_on_and_shown_with_its_share_of_the_stage() -> None:
     monitor, records, display = _monitor()
     monitor.log(_record(20), torch.randn(64, 8, generator=generator(0)))
-    assert records == [{**_record(20), "alarm": records[0]["alarm"]}]
+    assert records == [{**_record(20), "alarm": records[0]["alarm"], "effective_rank": 7.89}]
     assert records[0]["alarm"] is None
     ((task, done, total, note),) = display.advances
     assert (task, done, total) == ("stage 1", 20, 40)

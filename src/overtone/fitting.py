@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from overtone import datasets, distributed, failures, multistage, rng
+from overtone import datasets, distributed, failures, machine, multistage, rng
 from overtone.contracts import Dataset, Views
 from overtone.encoders import Encoder, as_encoder
 from overtone.errors import RecipeError
@@ -23,6 +23,7 @@ from overtone.integration import JointEncoder, load
 from overtone.progress import Bars, Silent, logging_to
 from overtone.recipe import Recipe, build_parts, parse, resolved
 from overtone.recipe.components import GIVEN
+from overtone.reporting import told, update
 from overtone.roster import require_same
 from overtone.run_folder import Parts
 from overtone.study import Study, working_in
@@ -112,8 +113,12 @@ def fit(
             if distributed.is_first():
                 Study(recipe, folder).save()
                 require_same(data, folder)
-        with distributed.by_first(lambda: failures.kept(folder)):
-            multistage.run(parts, folder, display)
+                machine.keep(folder, str(parts.device))
+        study, trained_on = Study(recipe, folder), parts.dataset
+        with distributed.by_first(lambda: told(study)), distributed.by_first(lambda: failures.kept(folder)):
+            multistage.run(parts, folder, display, lambda: update(study, trained_on))
+        if distributed.is_first():
+            update(study, trained_on)
     return load(folder, encoder=parts.encoder(len(parts.stages)))
 
 

@@ -14,7 +14,7 @@ from overtone import rng
 from overtone.contracts import Dataset
 from overtone.datasets import subset
 from overtone.embedding import embed
-from overtone.evaluation import collapse_alarm, knn
+from overtone.evaluation import collapse_alarm, effective_rank, knn
 from overtone.progress import Display
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Monitor:
         """Shows a record of the step loop and passes it on; the first alarm of a stage is a warning."""
         began = record["step"] > min(self.steps_per_epoch, BEFORE_ALARMS)
         record["alarm"] = collapse_alarm(z) if began else None
+        record["effective_rank"] = round(effective_rank(z.detach().float()), 2)
         if record["alarm"] and not self._alarmed:
             self._alarmed = True
             logger.warning("stage %d, step %d: %s", self.stage, record["step"], record["alarm"])

@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,19 @@ logger = logging.getLogger(__name__)
 EMBEDDED_AT_ONCE = 512
 
 
-def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
+def run(
+    parts: Parts,
+    folder: Path,
+    display: Display | None = None,
+    on_stage: Callable[[], object] | None = None,
+) -> None:
     """Trains, embeds and clusters stage after stage, then joins them; continues what `folder` holds.
+
+    Args:
+        parts: What the run is made of.
+        folder: The run's.
+        display: Shows how far it is.
+        on_stage: Called by the first process after each stage.
 
     Raises:
         OvertoneError: Whatever went wrong; what was complete stays, and calling again continues.
@@ -55,14 +66,16 @@ def run(parts: Parts, folder: Path, display: Display | None = None) -> None:
         distributed.by_first(lambda: artifacts.locked(folder)),
         interrupts.catching(),
     ):
-        trained, why = _train_stages(parts, folder, display)
+        trained, why = _train_stages(parts, folder, display, on_stage)
         with distributed.together():
             if distributed.is_first():
                 keep_end(folder, trained, why)
                 integrate(parts, folder, trained)
 
 
-def _train_stages(parts: Parts, folder: Path, display: Display) -> tuple[int, str]:
+def _train_stages(
+    parts: Parts, folder: Path, display: Display, on_stage: Callable[[], object] | None
+) -> tuple[int, str]:
     """Trains stages until the last, or until no other is worth it; how many, and why no more."""
     for stage in range(len(parts.stages)):
         levers = levers_of(parts, folder, stage, display)
@@ -73,6 +86,8 @@ def _train_stages(parts: Parts, folder: Path, display: Display) -> tuple[int, st
             embed_stage(parts, folder, stage, display)
         with distributed.together():
             interrupts.raise_if_requested()
+            if on_stage is not None and distributed.is_first():
+                on_stage()
         if parts.stop == "auto" and stage and (why := adds_nothing(parts, folder, stage)):
             return stage + 1, why
     return len(parts.stages), "all stages of the recipe are trained."

@@ -66,6 +66,7 @@ class Results(NamedTuple):
     knn: list[Row]
     comparison: Comparison
     sentences: list[str]
+    n_test: dict[str, int]
 
 
 def evaluate(encoder: nn.Module, dataset: Dataset, test: Dataset | None = None) -> list[Score]:
@@ -342,7 +343,7 @@ def _results(
     sentences += [f"Probes were asked about {sets}."]
     if comparison.ensemble is not None and len(scores) == 1:
         sentences.append("One seed: how far the figures scatter, --seeds 3 would show.")
-    return Results(**tables, comparison=comparison, sentences=sentences)
+    return Results(**tables, comparison=comparison, sentences=sentences, n_test=counts)
 
 
 def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
@@ -373,7 +374,7 @@ def _read(study: Study, sets: ProbeSets, reader: Reader) -> Results | None:
 
 
 def _write(study: Study, results: Results, copies: Copies) -> None:
-    (linear, knn, comparison, sentences), folder = results, study.folder
+    (linear, knn, comparison, sentences, n_test), folder = results, study.folder
     lines = [
         "Linear probe",
         "",
@@ -389,6 +390,8 @@ def _write(study: Study, results: Results, copies: Copies) -> None:
         folder / "results.json",
         {
             **records,
+            "comparison": comparison._asdict(),
+            "n_test": n_test,
             "sentences": sentences,
             "identities": copies._asdict(),
             "stages": levers_kept(study.home(0), study.n_stages(0)),

@@ -20,6 +20,7 @@ from overtone import artifacts, distributed, kmeans, rng
 from overtone.clustering import next_partition
 from overtone.contracts import Views
 from overtone.discrimination import Sides, known_together, some_cells, two_views
+from overtone.errors import RunError
 from overtone.evaluation.cka import linear_cka
 from overtone.evaluation.collapse import effective_rank
 from overtone.granularity import candidates
@@ -32,7 +33,7 @@ from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stag
 logger = logging.getLogger(__name__)
 
 # Between going on for nothing and missing something; see "When to stop" in benchmarks/README.md.
-LEAST_RISE = 0.5
+LEAST_RISE = 0.2
 ALL_KNOWN = 0.9  # of the entropy of a stage's cells; what is left is then its earlier stages' own noise
 NOISE = 1e-3  # what is known cannot be measured finer than that
 LOOKED_AT = 4096  # samples, of which alikeness and rank are read
@@ -60,8 +61,29 @@ class Gain(NamedTuple):
     rank_after: float
     seconds: float
 
+    @classmethod
+    def kept(cls, place: Path) -> Gain:
+        """What a run folder keeps of a stage.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        kept = artifacts.read_json(place / "gain.json")
+        if not isinstance(kept, dict) or kept.keys() != set(cls._fields):
+            raise RunError(
+                f"{place}: damaged: expected {', '.join(cls._fields)}; remove it and resume the run."
+            )
+        if not all(isinstance(value, (int, float)) for value in kept.values()):
+            raise RunError(f"{place}: damaged: expected numbers; remove it and resume the run.")
+        return cls(**kept)
+
     def __str__(self) -> str:
         return f"{self.before:.1%} known before it, {self.after:.1%} with it: odds {self.rise:+.0%}"
+
+    @property
+    def rank_per_second(self) -> float:
+        """The directions that a second of the stage has brought."""
+        return (self.rank_after - self.rank_before) / max(self.seconds, 1e-9)
 
     @property
     def rise(self) -> float:
@@ -122,7 +144,7 @@ def _kept_gain(parts: Parts, folder: Path, stage: int) -> Gain:
         logger.info("stage %d: inside cells that %s cannot tell apart, %s", stage, _named(stage), found)
         with artifacts.writing(place, inputs) as beside:
             artifacts.write_json(beside / "gain.json", found._asdict())
-    return Gain(**artifacts.read_json(place / "gain.json"))
+    return Gain.kept(place)
 
 
 def _measured(parts: Parts, folder: Path, stage: int) -> Gain:

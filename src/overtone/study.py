@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from overtone import artifacts, distributed, interrupts, multistage, rng
+from overtone import artifacts, distributed, interrupts, machine, multistage, rng
+from overtone.contracts import Dataset
 from overtone.errors import OvertoneError, RunError
 from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
@@ -47,13 +48,17 @@ FAILED = "failed"  # the message of a process that ended with an error, beside t
 
 
 class Job(NamedTuple):
-    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings."""
+    """One run: its name beside the others, its resolved recipe, its folder; of a quiet one only warnings.
+
+    `on_stage` is called after each of its stages with the data set; it may have to travel to a process.
+    """
 
     name: str
     recipe: Recipe
     folder: Path
     quiet: bool = False
     cache: Path | None = None
+    on_stage: Callable[[Dataset], object] | None = None
 
     @property
     def level(self) -> int:
@@ -110,7 +115,7 @@ class Study(NamedTuple):
         place, text = self.folder / "recipe.yaml", to_yaml(self.recipe)
         artifacts.make_folder(self.folder)
         begun = place.exists() and any(place.is_dir() for place in self.folder.glob("**/stage-0/*"))
-        own_code = [value for value in _fields(self.recipe.model_dump()).values() if isinstance(value, str)]
+        own_code = [value for value in fields(self.recipe.model_dump()).values() if isinstance(value, str)]
         if begun and (changed := differences(read(place, trusted=own_code), self.recipe)):
             raise RunError(
                 f"{self.folder}: holds a run of another recipe: {changed}. Choose another folder with --out, "
@@ -267,8 +272,10 @@ def run_job(job: Job, display: Display) -> None:
             parts = build_parts(job.recipe, dataset, test)
             if distributed.is_first():
                 require_same(dataset, job.folder)
+                machine.keep(job.folder, str(parts.device))
+        on_stage = None if job.on_stage is None else partial(job.on_stage, dataset)
         with distributed.by_first(lambda: artifacts.timed(job.folder / "seconds.json")):
-            multistage.run(parts, job.folder, display)
+            multistage.run(parts, job.folder, display, on_stage)
 
 
 @contextmanager
@@ -367,15 +374,15 @@ def differences(old: Recipe, new: Recipe) -> str:
     >>> differences(recipe, parse({**recipe.model_dump(), "stages": [{"epochs": 3}], "threads": 1}))
     'stages.0.epochs is 2, now 3'
     """
-    before, after = (_fields(resolved(recipe).model_dump(exclude=set(FREE))) for recipe in (old, new))
+    before, after = (fields(resolved(recipe).model_dump(exclude=set(FREE))) for recipe in (old, new))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     shown = [f"{name} is {before.get(name)!r}, now {after.get(name)!r}" for name in names[:5]]
     return "; ".join(shown) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _fields(value: Any, place: str = "") -> dict[str, Any]:
+def fields(value: Any, place: str = "") -> dict[str, Any]:
     """Dotted place -> plain value, for everything inside."""
     if not isinstance(value, (dict, list)):
         return {place: value}
     inner = value.items() if isinstance(value, dict) else enumerate(value)
-    return {n: v for key, item in inner for n, v in _fields(item, f"{place}.{key}".strip(".")).items()}
+    return {n: v for key, item in inner for n, v in fields(item, f"{place}.{key}".strip(".")).items()}

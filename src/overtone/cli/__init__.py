@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from overtone.cli import data, diagnosing, reading, training
+from overtone.cli import data, diagnosing, pages, reading, training
 from overtone.errors import OvertoneError
 
 _DEBUG = "OVERTONE_DEBUG"  # also of the processes that a command starts
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(training.app)
 app.add_typer(reading.app)
 app.add_typer(diagnosing.app)
+app.add_typer(pages.app)
 app.add_typer(data.app, name="data")
 
 

@@ -110,19 +110,22 @@ def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: 
 
 def _finish(study: Study, jobs: int | None) -> None:
     from contextlib import ExitStack
+    from functools import partial
 
     from overtone import distributed, failures
     from overtone.progress import Silent, logging_to
+    from overtone.reporting import told, update
     from overtone.results import evaluate_study
     from overtone.study import carry_out, working_in
 
-    all_jobs = study.jobs()
+    all_jobs = [job if job.quiet else job._replace(on_stage=partial(update, study)) for job in study.jobs()]
     with distributed.joined(), ExitStack() as stack:
         stack.enter_context(distributed.by_first(lambda: working_in(study.folder)))
         display = stack.enter_context(bars()) if distributed.is_first() else Silent()
         with distributed.together():
             if distributed.is_first():
                 study.save()
+        stack.enter_context(distributed.by_first(lambda: told(study)))
         stack.enter_context(distributed.by_first(lambda: failures.kept(study.folder)))
         carry_out(all_jobs, display, _processes(jobs, len(all_jobs)))
         if study.recipe.stop == "auto":  # what it has to be compared with depends on where it stopped
@@ -130,10 +133,13 @@ def _finish(study: Study, jobs: int | None) -> None:
             carry_out(left, display, _processes(jobs, len(left)))
         with logging_to(display):
             results = evaluate_study(study)
-        first = distributed.is_first()
+            first = distributed.is_first()
+            page = update(study) if first else None
     if not first:
         return
     show(study.folder, results, written=True)
+    if page is not None:
+        say(f"Look at it: {page}, in a browser.")
     say(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")
     say(f"overtone.load({str(study.home(0))!r}).encode(...)")
 

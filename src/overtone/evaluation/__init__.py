@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.errors import DataError, RecipeError
+from overtone.evaluation.cka import linear_cka
 from overtone.evaluation.collapse import alignment, collapse_alarm, effective_rank, uniformity
 from overtone.evaluation.image_statistics import STATISTICS, Statistic, image_statistics
 from overtone.evaluation.knn import knn
@@ -42,6 +43,7 @@ __all__ = [
     "image_reader",
     "image_statistics",
     "knn",
+    "linear_cka",
     "linear_probe",
     "pair_accuracy",
     "read_mmvp",

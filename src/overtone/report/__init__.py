@@ -9,5 +9,5 @@ def printable(text: str, limit: int = 40) -> str:
     >>> printable("star\\x1b[31m"), printable("a" * 9, limit=5)
     ('star?[31m', 'aaaa…')
     """
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(character if character.isprintable() else "?" for character in cut)

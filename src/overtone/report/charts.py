@@ -19,16 +19,22 @@ _MARKS = (
     "m-2.6-2.6h5.2v5.2h-5.2z",
     "m0-4l3.4 4-3.4 4-3.4-4z",
     "m-3.5 2.5h7l-3.5-6z",
+    "m-1-3.5h2v2.5h2.5v2h-2.5v2.5h-2v-2.5h-2.5v-2h2.5z",
+    "m-1.3-4h2.6v8h-2.6z",
+    "m-4-1.3h8v2.6h-8z",
+    "m-2.5-3.5v7l6-3.5z",
+    "m2.5-3.5v7l-6-3.5z",
 )
 MOST_POINTS = 300  # of a curve, so that a long training draws no larger page
 
 
 class Curve(NamedTuple):
-    """A line of a chart: its name, its points (x, y), and which colour and dash it has."""
+    """A line of a chart: name, points (x, y), colour, and a dash of its own or that of the colour."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
+    dash: int | None = None
 
 
 class Group(NamedTuple):
@@ -68,7 +74,7 @@ def line_chart(title: str, curves: Sequence[Curve], *, x: str = "step", y: str =
             "name": curve.name,
             "path": _path(f"{across(a):.1f} {_down(up.share(b)):.1f}" for a, b in curve.points),
             "style": curve.style % SERIES,
-            "dash": _DASHES[curve.style % len(_DASHES)],
+            "dash": _DASHES[(curve.style if curve.dash is None else curve.dash) % len(_DASHES)],
             "last": _number(curve.points[-1][1]),
         }
         for curve in finite
@@ -155,6 +161,16 @@ def scatter(title: str, groups: Sequence[Group], *, said: str = "") -> Markup:
         if group.points
     ]
     return render("map.html", title=title, groups=drawn, said=said, side=side)
+
+
+def picture_map(title: str, stamps: Sequence[tuple[float, float, Markup]]) -> Markup:
+    """A map of small pictures: (to the right, down) from 0 to 1, and a `data_uri`.
+
+    >>> picture_map("Map", [(0.5, 0.5, Markup("data:,"))]).count("<image")
+    1
+    """
+    placed = [(round(8 + a * 544), round(8 + b * 544), uri) for a, b, uri in stamps]
+    return render("stamps.html", title=title, stamps=placed, side=600, size=40)
 
 
 class _Axis:

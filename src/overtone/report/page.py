@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -104,6 +104,33 @@ def paragraphs(texts: Sequence[str]) -> Markup:
     return _part("paragraphs", texts)
 
 
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Parts one after the other.
+
+    >>> print(joined([paragraphs(["a"]), paragraphs(["b"])]))
+    <p>a</p><p>b</p>
+    """
+    return Markup("").join(parts)
+
+
+def charts(parts: Iterable[Markup]) -> Markup:
+    """Charts or tables side by side where there is room.
+
+    >>> print(charts([paragraphs(["a"])]))
+    <div class="charts"><p>a</p></div>
+    """
+    return Markup('<div class="charts">{}</div>').format(joined(parts))
+
+
+def beside(first: Markup, second: Markup) -> Markup:
+    """Two parts, the second at the right of the first where there is room.
+
+    >>> print(beside(paragraphs(["a"]), paragraphs(["b"])))
+    <div class="beside"><div><p>a</p></div><div><p>b</p></div></div>
+    """
+    return Markup('<div class="beside"><div>{}</div><div>{}</div></div>').format(first, second)
+
+
 def bullets(texts: Sequence[str]) -> Markup:
     """A list, an item for each text.
 
@@ -122,13 +149,15 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Markup:
     return _part("facts", pairs)
 
 
-def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table whose first column names the rows.
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False
+) -> Markup:
+    """A table whose first column names the rows; of numbers, or of `words`, which begin at the left.
 
     >>> table("Cost", ["", "seconds"], [["stage 0", "12"]]).count("<th scope")
     2
     """
-    return _part("table", caption, columns, rows)
+    return _part("table", caption, columns, rows, words)
 
 
 def heat_map(
@@ -219,6 +248,9 @@ def data_uri(image: Image.Image, *, quality: int = 80) -> Markup:
     data:image/png;
     """
     plain = image.convert("RGB")
+    plain = Image.frombytes(
+        "RGB", plain.size, plain.tobytes()
+    )  # a comment or a profile would be saved with it
     made = {}
     for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": quality, "optimize": True})):
         plain.save(buffer := io.BytesIO(), kind, **options)

@@ -28,11 +28,21 @@ class Comparison(NamedTuple):
     longer: str | None = None
 
 
+class Gain(NamedTuple):
+    """Points gained on the better baseline, what counts as noise and why, and "a gain" or what it is else."""
+
+    points: float
+    noise: float
+    meaning: str
+    judgement: str
+
+
 class Record(TypedDict):
-    """One figure of the table; `spread` is None where there is one seed."""
+    """One figure of the table, `values` one for each seed; `spread` is None where there is one."""
 
     attribute: str
     column: str
+    values: list[float]
     mean: float
     spread: float | None
     n_seeds: int
@@ -49,6 +59,7 @@ def table_records(rows: Sequence[Row], comparison: Comparison) -> list[Record]:
         Record(
             attribute=attribute,
             column=column,
+            values=[float(value) for value in values],
             mean=_mean(values),
             spread=_spread(values),
             n_seeds=len(values),
@@ -186,6 +197,26 @@ def note(rows: Sequence[Row]) -> str:
     return "Accuracy in percent" + ("; ± is the standard deviation over seeds (n - 1)." if spread else ".")
 
 
+def gain(figures: Mapping[str, Sequence[float]], comparison: Comparison, n_test: int) -> Gain:
+    """What a row's result gained on the better baseline of equal cost; see `verdict`.
+
+    Raises:
+        RecipeError: The row lacks a column of the comparison.
+
+    >>> gain({"0-2": [56.0], "x3": [40.0]}, Comparison("0-2", "x3"), 3000).judgement
+    'a gain'
+    """
+    baselines = [column for column in (comparison.ensemble, comparison.longer) if column is not None]
+    for column in (comparison.result, *baselines):
+        if not figures.get(column):
+            raise RecipeError(f"no column {column!r}; the row has {', '.join(figures)}.")
+    best = max((figures[column] for column in baselines), key=_mean)
+    points = _mean(figures[comparison.result]) - _mean(best)
+    noise, meaning = _noise(figures[comparison.result], best, n_test)
+    clear = abs(points) > noise
+    return Gain(points, noise, meaning, ("a gain" if points > 0 else "a loss") if clear else "not a gain")
+
+
 def _sentence(
     attribute: str, figures: Mapping[str, Sequence[float]], comparison: Comparison, n_test: int
 ) -> str:
@@ -193,19 +224,16 @@ def _sentence(
         (comparison.ensemble, "the equal-size ensemble"),
         (comparison.longer, "one encoder trained as long"),
     )
-    baselines = [(column, words) for column, words in named if column is not None]
-    for column in (comparison.result, *(column for column, _ in baselines)):
-        if not figures.get(column):
-            raise RecipeError(f"{attribute}: no column {column!r}; the row has {', '.join(figures)}.")
-    best = max((figures[column] for column, _ in baselines), key=_mean)
-    gain = _mean(figures[comparison.result]) - _mean(best)
-    noise, meaning = _noise(figures[comparison.result], best, n_test)
-    against = " and ".join(f"{_mean(figures[column]):.1f} for {words}" for column, words in baselines)
-    clear = abs(gain) > noise
-    judgement = ("a gain" if gain > 0 else "a loss") if clear else "not a gain"
+    try:
+        points, noise, meaning, judgement = gain(figures, comparison, n_test)
+    except RecipeError as error:
+        raise RecipeError(f"{attribute}: {error}") from None
+    against = " and ".join(
+        f"{_mean(figures[column]):.1f} for {words}" for column, words in named if column is not None
+    )
     return (
-        f"{printable(attribute)}: {_mean(figures[comparison.result]):.1f}, against {against}: {gain:+.1f}, "
-        f"{'more' if clear else 'not more'} than {meaning} ({noise:.1f}): {judgement}."
+        f"{printable(attribute)}: {_mean(figures[comparison.result]):.1f}, against {against}: {points:+.1f}, "
+        f"{'more' if abs(points) > noise else 'not more'} than {meaning} ({noise:.1f}): {judgement}."
     )
 
 
