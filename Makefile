@@ -29,6 +29,9 @@ bench: $(READY)
 		$(BIN)/python benchmarks/quality/run.py $$row || exit 1; \
 	done
 	$(BIN)/python benchmarks/quality/table.py
+	for row in beside-mnist trifeature nothing-planted; do \
+		$(BIN)/python benchmarks/quality/stopping.py $$row || exit 1; \
+	done
 	for row in scenes emoji emoji-base; do \
 		$(BIN)/python benchmarks/two_towers/run.py $$row || exit 1; \
 	done

@@ -33,7 +33,7 @@ from overtone.run_folder import Parts, embeddings_of, load_stage, reusable, stag
 logger = logging.getLogger(__name__)
 
 # Between going on for nothing and missing something; see "When to stop" in benchmarks/README.md.
-LEAST_RISE = 0.2
+LEAST_RISE = 0.5
 ALL_KNOWN = 0.9  # of the entropy of a stage's cells; what is left is then its earlier stages' own noise
 NOISE = 1e-3  # what is known cannot be measured finer than that
 LOOKED_AT = 4096  # samples, of which alikeness and rank are read
