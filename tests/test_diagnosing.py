@@ -20,6 +20,7 @@ from overtone.datasets.captioned import Captioned
 from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose
 from overtone.encoders import Encoder, build_encoder, save_encoder
 from overtone.errors import DataError, NumericalError, RecipeError
+from overtone.evaluation.labelled import folds
 from overtone.fitting import fit
 from overtone.report.diagnosis import Diagnosis
 
@@ -205,6 +206,17 @@ def test_rare_classes_and_single_values_are_left_out_and_said() -> None:
     assert found.attributes[0].classes == 4
     assert "red: 1 classes of fewer than 5 samples were left out, 3 samples in all." in found.notes
     assert any(note.startswith("one was not asked about") for note in found.notes)
+
+
+def test_a_few_samples_and_fewer_labels_will_do() -> None:
+    found = diagnose(OnlyRed(), arrays(PICTURES[:20], {"red": RED[:20] % 2}), views=same)
+    assert found.inside is not None
+    assert found.inside.cell_size <= 10
+    sparse = RED[:80] % 2
+    sparse[folds(80, 0)[0][1]] = -1  # a fifth of the samples has no label
+    found = diagnose(OnlyRed(), arrays(PICTURES[:80], {"red": sparse}), views=same)
+    assert found.attributes[0].n_asked == 64
+    assert found.attributes[0].readings[THIS].linear.accuracy == 100
 
 
 def test_an_encoder_that_gives_one_point_is_called_collapsed() -> None:

@@ -304,7 +304,8 @@ def _judged(readings: Mapping[str, Readings], chance: float) -> Verdict:
 
 def _cells(embeddings: NDArray[np.float32], notes: list[str], seed: int) -> Partition | None:
     try:
-        return next_partition("concat", [embeddings], cell_size=CELL_SIZE, seed=seed)[0]
+        size = min(CELL_SIZE, len(embeddings) // 2)
+        return next_partition("concat", [embeddings], cell_size=size, seed=seed)[0]
     except NumericalError as error:
         notes.append(f"There are no cells to look into: {error}")
         return None

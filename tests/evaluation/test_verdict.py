@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from overtone.errors import DataError
 from overtone.evaluation.bootstrap import Interval
 from overtone.evaluation.labelled import folds
-from overtone.evaluation.verdict import Verdict, read, verdict
+from overtone.evaluation.verdict import Verdict, asked_about, read, verdict
 
 
 def about(accuracy: float) -> Interval:
@@ -71,3 +72,17 @@ def test_a_class_that_only_one_fold_holds_is_not_asked_about() -> None:
     embeddings, labels = planted(100, 0.5)
     labels[folds(100, 0)[0][1][:1]] = 7
     assert read(embeddings, labels, folds(100, 0)).linear.accuracy > 80
+
+
+def test_splits_without_anything_to_ask_are_left_out() -> None:
+    embeddings, labels = planted(100, 0.5)
+    splits = folds(100, 0)
+    labels[splits[0][1]] = -1  # nothing to ask
+    labels[splits[1][0]] = np.where(labels[splits[1][0]] == 1, -1, labels[splits[1][0]])  # one class to learn
+    for unusable in (splits[0], splits[1]):
+        assert len(asked_about(labels, *unusable)) == 0
+    labels = planted(100, 0.5)[1]
+    labels[splits[0][1]] = -1
+    assert read(embeddings, labels, splits) == read(embeddings, labels, splits[1:])
+    with pytest.raises(DataError, match="0 labelled test samples"):
+        read(embeddings, labels, splits[:1])

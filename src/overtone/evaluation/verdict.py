@@ -50,7 +50,8 @@ def read(
         embeddings: (N, D) float32.
         codes: (N,) int64, -1 where a sample has no label and is left out.
         splits: Samples that the probes learn from and samples that they are then asked about, none twice; a
-            class that is missing among the former is not asked about.
+            class that is missing among the former is not asked about, and a split in which nothing can be
+            asked is left out.
         attribute: Named in errors.
         seed: Address of the bootstrap's draws.
 
@@ -63,7 +64,8 @@ def read(
     """
     hits: dict[str, list[NDArray[np.bool_]]] = {"linear": [], "knn": []}
     asked = []
-    for train, test in splits:
+    usable = [split for split in splits if len(asked_about(codes, *split))] or splits[:1]  # which says why
+    for train, test in usable:
         known = asked_about(codes, train, test)
         data = labelled(embeddings[train], codes[train], embeddings[known], codes[known], attribute)
         for name, predict in _PREDICT.items():
@@ -76,8 +78,9 @@ def read(
 def asked_about(
     codes: NDArray[np.int64], train: NDArray[np.int64], test: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The samples of `test` whose class has a sample in `train`."""
-    return test[(codes[test] >= 0) & np.isin(codes[test], codes[train])]
+    """The samples of `test` whose class has a sample in `train`; none where that has a single class."""
+    classes = np.unique(codes[train][codes[train] >= 0])
+    return test[np.isin(codes[test], classes)] if len(classes) > 1 else test[:0]
 
 
 def verdict(
