@@ -17,11 +17,12 @@ from overtone.clustering import next_partition
 from overtone.contracts import Address, Batch
 from overtone.datasets import ImageDataset, arrays, image_folder, tones
 from overtone.datasets.captioned import Captioned
-from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose
+from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose, diagnose_named
 from overtone.encoders import Encoder, build_encoder, save_encoder
 from overtone.errors import DataError, NumericalError, RecipeError
 from overtone.evaluation.labelled import folds
 from overtone.fitting import fit
+from overtone.progress import Silent
 from overtone.report.diagnosis import Diagnosis
 
 N = 400
@@ -196,6 +197,16 @@ def test_of_more_samples_a_keyed_draw_is_looked_at_and_said() -> None:
     found = diagnose(OnlyRed(), dataset(), views=same, most=200)
     assert (found.n_samples, found.n_total) == (200, 400)
     assert "200 of 400 samples were looked at: a keyed draw." in found.sentences
+
+
+def test_what_cannot_be_read_is_counted_and_is_no_draw(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((24, 3, 16, 16)).astype(np.float32)
+    values[3] = np.nan
+    np.save(tmp_path / "x.npy", values)
+    found = diagnose_named("random:small_cnn", tmp_path / "x.npy", Silent(), image_size=16)
+    assert (found.n_samples, found.n_total) == (23, 24)
+    assert found.notes[0] == "Left out of the data: 1 × values that are NaN or infinite."
+    assert not any("draw" in note for note in found.notes)
 
 
 def test_rare_classes_and_single_values_are_left_out_and_said() -> None:

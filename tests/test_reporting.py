@@ -29,7 +29,9 @@ from overtone.exploring import drawn, neighbours, rows_of, shares
 from overtone.partition import Partition
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
-from overtone.report.run_page import interval
+from overtone.report.findings import Figures
+from overtone.report.run_page import group_of, interval
+from overtone.report.table import Comparison
 from overtone.reporting import (
     histogram,
     n_stages_embedded,
@@ -37,6 +39,7 @@ from overtone.reporting import (
     training_kept,
     write_report,
 )
+from overtone.results import ALL, AS_MANY, LONGER
 from overtone.study import Study, carry_out
 
 RECIPE = """
@@ -384,6 +387,15 @@ def test_rows_are_read_in_the_order_asked_for(finished: Path) -> None:
 def test_a_draw_has_each_sample_once_and_is_always_the_same() -> None:
     assert len(set(drawn(10_000, 3000).tolist())) == 3000
     assert np.array_equal(drawn(10_000, 3000)[:50], drawn(10_000, 50))
+
+
+def test_each_column_stands_with_those_of_its_kind() -> None:
+    even = Figures([], [], Comparison("stages 0-1", "2 plain", LONGER), {}, [])
+    uneven = Figures([], [], Comparison(ALL, AS_MANY, LONGER), {}, [])
+    assert {group_of(column, even) for column in ("2 plain", LONGER)} == {"The same cost without stages"}
+    assert {group_of(column, uneven) for column in (AS_MANY, LONGER)} == {"The same cost without stages"}
+    assert {group_of(column, uneven) for column in (ALL, "stages 0-1")} == {"Stages side by side"}
+    assert group_of("stage 0", uneven) == "Each stage alone"
 
 
 def test_intervals_are_students_over_seeds_and_wilsons_of_one() -> None:

@@ -36,6 +36,7 @@ from overtone.report.diagnosis import Diagnosis
 from overtone.report.diagnosis_parts import BlindPair, Geometry, Inside, Shown, Told
 from overtone.report.gallery import cell_purity, gallery_cells, gallery_samples
 from overtone.report.sheet import picture
+from overtone.reporting import left_out
 from overtone.study import Study
 from overtone.text import utf8
 from overtone.views import ImageViews
@@ -109,6 +110,7 @@ def diagnose(
         with_random_weights(module),
         views,
         total=total,
+        notes=_notes(dataset, len(looked), total, most),
         statistics=statistics,
         seed=seed,
         display=display or Silent(),
@@ -159,6 +161,7 @@ def diagnose_named(
         looked: Dataset = dataset if total <= most else subset(dataset, drawn(total, most, seed))
     else:
         looked, total = open_some(data, most, where=where or {}, seed=seed, **reader.options)
+        dataset = looked
     subjects = {THIS: Subject(reader.module, _enough(looked))}
     if other is not None and against is not None:
         subjects[utf8(against)] = Subject(other.module, _seen_by(other, looked, data, most, where, seed))
@@ -169,6 +172,7 @@ def diagnose_named(
         reader.untrained(),
         views,
         total=total,
+        notes=_notes(dataset, len(looked), total, most),
         statistics=statistics,
         seed=seed,
         display=display,
@@ -180,6 +184,12 @@ def _enough(dataset: Dataset) -> Dataset:
     if len(dataset) < FEWEST:
         raise DataError(f"{len(dataset)} samples; expected at least {FEWEST} to say anything of an encoder.")
     return dataset
+
+
+def _notes(dataset: Dataset, looked: int, total: int, most: int) -> list[str]:
+    """What was drawn of the samples, and what reading them left out."""
+    draw = [f"{looked:,} of {total:,} samples were looked at: a keyed draw."] * (most < total)
+    return draw + left_out(dataset)
 
 
 def _as_encoder(module: nn.Module, dataset: Dataset) -> nn.Module:
@@ -222,13 +232,13 @@ def _diagnosis(
     views: Views | None,
     *,
     total: int,
+    notes: list[str],
     statistics: bool | None,
     seed: int,
     display: Display,
     device: torch.device | None = None,
 ) -> Diagnosis:
     dataset = subjects[THIS].dataset
-    notes = [f"{len(dataset):,} of {total:,} samples were looked at: a keyed draw."] * (len(dataset) < total)
     subjects = dict(subjects)
     pictured = dataset.modality == "image"
     if untrained is None:

@@ -91,7 +91,7 @@ def write_report(study: Study, dataset: Dataset | None = None, remarks: Sequence
     if dataset is None and not remarks:
         dataset, remarks = _opened(study)
     found = findings(study)
-    remarks = [*found.remarks, *remarks, *_left_out(dataset)]
+    remarks = [*found.remarks, *remarks, *left_out(dataset)]
     page = run_page(found._replace(remarks=remarks), _look(study, found.finished, dataset))
     place = study.folder / FILE
     artifacts.write_text(place, page)
@@ -416,7 +416,7 @@ def _remarks_on(stage: Stage) -> Iterator[str]:
         yield f"{stage.training.unread:,} lines of its log cannot be read."
 
 
-def _left_out(dataset: Dataset | None) -> list[str]:
+def left_out(dataset: Dataset | None) -> list[str]:
     """What reading the data left out, by reason."""
     left: Sequence[tuple[str, str]] = getattr(dataset, "quarantined", ())
     cut: Sequence[str] = getattr(dataset, "truncated", ())

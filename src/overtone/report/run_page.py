@@ -40,6 +40,7 @@ from overtone.report.table import Row, gain
 
 COLOURS = "The stronger the colour, the further above chance (none) and the nearer to 100 (full)."
 _GROUPS = {
+    "all stages": "Stages side by side",  # of seeds that stopped at different stages
     "chance": "Without training",
     "random weights": "Without training",
     "whitened": "All stages as one encoder",
