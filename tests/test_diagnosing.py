@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from overtone.clustering import next_partition
 from overtone.contracts import Address, Batch
-from overtone.datasets import ImageDataset, arrays, image_folder, tones
+from overtone.datasets import ImageDataset, arrays, captioned_scenes, image_folder, tones
 from overtone.datasets.captioned import Captioned
 from overtone.diagnosing import CELL_SIZE, RANDOM_WEIGHTS, THIS, diagnose, diagnose_named
 from overtone.encoders import Encoder, build_encoder, save_encoder
@@ -24,6 +24,7 @@ from overtone.evaluation.labelled import folds
 from overtone.fitting import fit
 from overtone.progress import Silent
 from overtone.report.diagnosis import Diagnosis
+from overtone.views import ImageTextViews
 
 N = 400
 DRAWS = np.random.default_rng(0)
@@ -332,6 +333,18 @@ def test_a_run_is_asked_about_its_own_data_and_a_stage_of_it(
     assert "random:small_cnn" in out
     code, _, err = overtone("diagnose", run, "--stage", 1, "--data", photos)
     assert (code, "the run has stages 0 to 0" in err) == (2, True)
+
+
+def test_a_run_of_pictures_and_texts_is_asked_about_its_pictures(tmp_path: Path) -> None:
+    data, views = captioned_scenes(32, scenes=8), ImageTextViews()
+    options = {"encoder": "small_clip", "method": "clip", "stages": 1, "epochs": 0}
+    fit(data, out=tmp_path / "run", views=views, progress=False, **options)  # type: ignore[arg-type]
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    named = recipe.replace("source: given", "{source: captioned_scenes, n: 32, scenes: 8}")
+    (tmp_path / "run" / "recipe.yaml").write_text(named.replace("name: given", "name: image_text"))
+    found = diagnose_named(str(tmp_path / "run"), None, Silent())
+    assert found.inside is not None
+    assert found.cells
 
 
 def test_a_module_path_is_imported_and_asked(

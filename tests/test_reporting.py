@@ -29,8 +29,8 @@ from overtone.exploring import drawn, neighbours, rows_of, shares
 from overtone.partition import Partition
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
-from overtone.report.findings import Figures
-from overtone.report.run_page import group_of, interval
+from overtone.report.findings import Figures, Findings, Stage, Training
+from overtone.report.run_page import group_of, interval, run_page
 from overtone.report.table import Comparison
 from overtone.reporting import (
     histogram,
@@ -387,6 +387,13 @@ def test_rows_are_read_in_the_order_asked_for(finished: Path) -> None:
 def test_a_draw_has_each_sample_once_and_is_always_the_same() -> None:
     assert len(set(drawn(10_000, 3000).tolist())) == 3000
     assert np.array_equal(drawn(10_000, 3000)[:50], drawn(10_000, 50))
+
+
+def test_no_sentence_on_the_cells_of_a_stage_is_cut() -> None:
+    said = [f"{letter * 300}." for letter in "abc"]
+    stage = Stage(1, "trained", Training({}, 0), {}, [("2", 9)], said)
+    page = run_page(Findings("run", True, [], 1, None, [stage], [], [], [], {}, []), None)
+    assert all(f"<p>{sentence}</p>" in page for sentence in said)
 
 
 def test_each_column_stands_with_those_of_its_kind() -> None:

@@ -39,7 +39,7 @@ from overtone.report.sheet import picture
 from overtone.reporting import left_out
 from overtone.study import Study
 from overtone.text import utf8
-from overtone.views import ImageViews
+from overtone.views import ImageTextViews, ImageViews
 
 MOST = 10_000
 FEWEST = 20
@@ -199,12 +199,13 @@ def _as_encoder(module: nn.Module, dataset: Dataset) -> nn.Module:
     return as_encoder(module, dataset.modality, example=example)
 
 
-def _of_the_run(folder: Path, trust: bool) -> tuple[Dataset, Views]:
+def _of_the_run(folder: Path, trust: bool) -> tuple[Dataset, Views | None]:
     if not folder.is_dir():
         raise RecipeError(f"{folder}: on which pictures? Give them by --data; only a run knows its own.")
     study = Study.load(folder, trust=trust)
     dataset, test = open_data(study.recipe, cache_dir=study.cache)
-    return dataset, build_parts(study.recipe, dataset, test).views
+    views = build_parts(study.recipe, dataset, test).views
+    return dataset, None if isinstance(views, ImageTextViews) else views  # one of these holds no picture
 
 
 def _seen_by(

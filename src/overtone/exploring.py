@@ -178,7 +178,6 @@ def look(
         hidden=_hidden(home, n_stages),
         likeness=likeness({**columns, **others}) if len(rows) > 1 else None,
         map=_map(columns[together], rows, dataset) if with_map else None,
-        with_pictures=dataset is not None and dataset.modality == "image",
     )
 
 

@@ -12,6 +12,7 @@ from overtone.errors import RecipeError
 from overtone.evaluation.bootstrap import Interval
 from overtone.evaluation.verdict import Attribute, Readings, Verdict
 from overtone.report.diagnosis import Diagnosis
+from overtone.report.diagnosis_page import method_section
 from overtone.report.diagnosis_parts import BlindPair, Geometry, Inside, Shown, Told
 from overtone.report.gallery import Purity
 
@@ -113,3 +114,7 @@ def test_without_anything_to_ask_about_the_figure_and_the_fragment_are_empty_and
     found = diagnosis([])
     assert "<table>" not in found._repr_html_()
     found.figure()
+
+
+def test_no_sentence_on_how_it_was_found_is_cut() -> None:
+    assert "…" not in method_section([])

@@ -20,11 +20,10 @@ HALF, MOST = 0.5, 0.8
 RULE = (
     "Two questions are asked of the linear probe. Is the attribute read better than without any training, so "
     "that the whole interval lies above chance, raw pixels and random weights? And is at least half of it "
-    "read, on the way from chance to 100 %? Twice yes is learned, twice no is ignored, all else partly. Most "
-    "of it (80 % of the way) is learned, whatever the pixels say. What a second encoder reads clearly "
-    "better, its interval above this one's, is partly at most."
+    "read, on the way from chance to 100 %? Twice yes is learned, twice no is ignored, all else partly.",
+    "Most of it (80 % of the way) is learned, whatever the pixels say. What a second encoder reads clearly "
+    "better, its interval above this one's, is partly at most.",
 )
-
 
 _PREDICT = {"linear": linear_predictions, "knn": knn_predictions}
 

@@ -36,7 +36,7 @@ _INSIDE_LEAD = (
 _CELLS = "A row is a cell: pictures that the encoder finds alike. In what do they differ?"
 _PAIRS = "The figures are cosines, 1 for what is the same."
 _HOW = (
-    RULE,
+    *RULE,
     "Accuracy is balanced: the mean over classes of the share read rightly, by probes that weigh classes "
     "alike, so chance is 100 % / classes however uneven they are.",
     "Up to 2,000 samples are asked about in five parts, each by probes that learned from the other four; of "

@@ -143,7 +143,6 @@ class Seen(NamedTuple):
         hidden: Of each stage that hides something: its number and a picture.
         likeness: Of the columns.
         map: None before the end.
-        with_pictures: Whether the samples are pictures.
     """
 
     pool: int
@@ -154,4 +153,3 @@ class Seen(NamedTuple):
     hidden: Sequence[tuple[int, Markup]]
     likeness: Likeness | None
     map: Map | None
-    with_pictures: bool

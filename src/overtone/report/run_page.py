@@ -356,7 +356,7 @@ def _cells(found: Findings, seen: Seen | None) -> Section | None:
         if not stage.cell_sizes and not stage.coverage:
             continue
         purity, rows = galleries.get(stage.number, ("", []))
-        body = paragraphs([" ".join(filter(None, [*stage.chosen, purity]))])
+        body = paragraphs([said for said in (*stage.chosen, purity) if said])
         if rows:
             body += strips(
                 "A row shows samples of one cell, which the stages before cannot tell apart.", rows
