@@ -100,6 +100,17 @@ def test_no_stage_is_trained_where_all_is_known_inside_its_cells(tmp_path: Path)
     assert not (tmp_path / "stage-1" / "encoder").exists()
 
 
+def test_a_stage_that_is_trained_is_not_asked_about_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = parts(pictures(LEVELS, LEVELS, 1), [(0,), (1,), (2,), (1,)])
+    asked = []
+    monkeypatch.setattr(multistage, "nothing_left", lambda _, folder, stage, levers: asked.append(stage))
+    multistage.run(run, tmp_path)
+    multistage.run(run, tmp_path)
+    assert asked == [1, 2]
+
+
 def test_without_stop_every_stage_is_trained_and_nothing_is_measured(tmp_path: Path) -> None:
     multistage.run(parts(pictures(LEVELS, 1, 1), [(0,), (1,), (2,)], stop=None), tmp_path)
     assert ended(tmp_path) == (3, "all stages of the recipe are trained.")

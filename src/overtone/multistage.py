@@ -79,7 +79,13 @@ def _train_stages(
     """Trains stages until the last, or until no other is worth it; how many, and why no more."""
     for stage in range(len(parts.stages)):
         levers = levers_of(parts, folder, stage, display)
-        if parts.stop == "auto" and stage and (why := nothing_left(parts, folder, stage, levers)):
+        trained = artifacts.is_complete(stage_folder(folder, stage) / "encoder")  # so it was worth it
+        if (
+            parts.stop == "auto"
+            and stage
+            and not trained
+            and (why := nothing_left(parts, folder, stage, levers))
+        ):
             return stage, why
         with distributed.by_first(partial(artifacts.timed, stage_folder(folder, stage) / "seconds.json")):
             train_stage(parts, folder, stage, levers, display)
