@@ -308,7 +308,27 @@ def test_runs_of_other_data_are_compared_without_their_embeddings(
     manifest = run / "data" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
     out = compare([finished, run], tmp_path / "page.html")
-    assert "not of the same data" in out.read_text()
+    page = require_inert(out.read_text())
+    notes = [given for given in page.named("p") if given.get("class") == "note"]
+    assert len(notes) == 1
+    assert page.text().count("not of the same data: their accuracies need not be of the same samples") == 2
+
+
+def test_an_attribute_is_shown_of_the_runs_that_have_it_and_the_headline_is_of_what_all_have(
+    finished: Path, run: Path, tmp_path: Path
+) -> None:
+    def renamed(*names: str) -> Parsed:
+        text = (finished / "results.json").read_text()
+        for name in names:
+            text = text.replace(f'"{name}"', f'"another {name}"')
+        (run / "results.json").write_text(text)
+        return require_inert(compare([finished, run], tmp_path / "page.html").read_text())
+
+    page = renamed("shape")
+    spans = [given["colspan"] for given in page.named("th") if given.get("scope") == "colgroup"]
+    assert sorted(map(str, spans)) == ["1", "1", "2", "2"]
+    assert "They differ most in" in page.text()
+    assert "no attribute was read from all of them" in renamed("shape", "texture", "colour").text()
 
 
 def test_names_tell_runs_apart() -> None:

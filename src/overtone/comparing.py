@@ -65,7 +65,10 @@ def _likeness(studies: Sequence[Study], names: Sequence[str]) -> Likeness | str:
     """Linear CKA between all stages together of each, or why it cannot be told."""
     prints = [_fingerprint(study) for study in studies]
     if None in prints or len(set(prints)) > 1:
-        return "The runs are not of the same data, so their embeddings cannot be compared sample by sample."
+        return (
+            "The runs are not of the same data: their accuracies need not be of the same samples, and their "
+            "embeddings cannot be compared sample by sample."
+        )
     stages = [n_stages_embedded(study) for study in studies]
     if not all(stages):
         return "A run has no stage yet, so there are no embeddings to compare."

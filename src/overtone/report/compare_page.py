@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ def compare_page(found: Sequence[Findings], likeness: Likeness | str) -> str:
     sections = [_accuracies(found), _differences(found), _curves(found), _likeness(likeness), _costs(found)]
     title = " beside ".join(printable(each.name) for each in found)
     notes = [f"{printable(each.name)}: {said}" for each in found for said in each.state]
+    notes += [likeness] if isinstance(likeness, str) else []
     return page(title, headline(found), [section for section in sections if section], notes=notes)
 
 
@@ -46,7 +47,8 @@ def headline(found: Sequence[Findings]) -> str:
     read = {each.name: each.figures for each in found if each.figures}
     shared = [a for a in _attributes(found) if all(a in dict(figures.linear) for figures in read.values())]
     if len(read) < 2 or not shared:
-        return f"{len(found)} runs side by side; fewer than two have accuracies of the same attribute."
+        why = "fewer than two have accuracies" if len(read) < 2 else "no attribute was read from all of them"
+        return f"{len(found)} runs side by side; {why}."
     values = {
         attribute: {name: _result(figures, attribute) for name, figures in read.items()}
         for attribute in shared
@@ -75,25 +77,32 @@ def _result(figures: Figures, attribute: str) -> Sequence[float]:
 
 
 def _accuracies(found: Sequence[Findings]) -> Section | None:
-    attributes = _attributes(found)[:MOST_ATTRIBUTES]
+    attributes = _attributes(found)
     if not attributes:
         return None
+    shown = attributes[:MOST_ATTRIBUTES]
+    read = {attribute: [each for each in found if _row(each, attribute)] for attribute in shown}
     rows = []
     names = [column for each in found if each.figures for _, row in each.figures.linear for column in row]
-    for column in [*dict.fromkeys(names), TOGETHER]:
-        cells = [_cell(each.figures, attribute, column) for attribute in attributes for each in found]
+    for column in [TOGETHER, *dict.fromkeys(names)]:
+        cells = [_cell(each, attribute, column) for attribute in shown for each in read[attribute]]
         rows.append(HeatRow(column, cells, "The result of each run" if column == TOGETHER else "Its parts"))
+    more = f" The first {len(shown)} of {len(attributes)} attributes." * (len(attributes) > len(shown))
     body = heat_map(
-        f"Accuracy of a linear probe in percent, with its 95 % interval. {COLOURS}",
-        [printable(each.name) for _ in attributes for each in found],
-        rows[-1:] + rows[:-1],
-        groups=[(printable(attribute), len(found)) for attribute in attributes],
+        f"Accuracy of a linear probe in percent, with its 95 % interval. {COLOURS}{more}",
+        [printable(each.name) for attribute in shown for each in read[attribute]],
+        rows,
+        groups=[(printable(attribute), len(read[attribute])) for attribute in shown],
     )
     return Section("What each run reads", body, "For each attribute, the runs beside each other.")
 
 
-def _cell(figures: Figures | None, attribute: str, column: str) -> Cell:
-    row = {} if figures is None else dict(figures.linear).get(attribute, {})
+def _row(found: Findings, attribute: str) -> Mapping[str, Sequence[float]]:
+    return {} if found.figures is None else dict(found.figures.linear).get(attribute, {})
+
+
+def _cell(found: Findings, attribute: str, column: str) -> Cell:
+    figures, row = found.figures, _row(found, attribute)
     if figures is None or (name := figures.comparison.result if column == TOGETHER else column) not in row:
         return Cell("–")
     chance = mean(row.get("chance", [0.0]))
