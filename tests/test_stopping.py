@@ -139,3 +139,7 @@ def test_a_damaged_end_is_named(tmp_path: Path) -> None:
     (tmp_path / "end.json").write_text('{"stages": 0}')
     with pytest.raises(RunError, match=r"end\.json: damaged: expected a number of stages"):
         ended(tmp_path)
+
+
+def test_no_less_than_nothing_is_said_to_be_known() -> None:
+    assert str(Gain(30, -0.002, -0.0004, 0, 1, 1, 1)) == "0.0% known before it, 0.0% with it: odds +0%"

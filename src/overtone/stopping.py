@@ -78,7 +78,8 @@ class Gain(NamedTuple):
         return cls(**kept)
 
     def __str__(self) -> str:
-        return f"{self.before:.1%} known before it, {self.after:.1%} with it: odds {self.rise:+.0%}"
+        before, after = max(0.0, self.before), max(0.0, self.after)  # measured on other cells, may lie below
+        return f"{before:.1%} known before it, {after:.1%} with it: odds {self.rise:+.0%}"
 
     @property
     def rank_per_second(self) -> float:
