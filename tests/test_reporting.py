@@ -234,6 +234,7 @@ def test_hostile_names_captions_and_logs_are_inert(run: Path, text: str) -> None
         ),
         ("stage-1/coverage.json", "[]", "coverage.json: damaged"),
         ("machine.json", "3", "machine.json: damaged"),
+        ("end.json", '{"stages": 999999999999}', "end.json: damaged: 999999999999 stages, of 2"),
         ("stage-0/embeddings/train.npy", "no array", "train.npy: cannot be read"),
         ("stage-1/partition/offsets.npy", "no array", "offsets.npy"),
         ("erased-1.png", "no picture", "erased-1.png: cannot be shown"),

@@ -96,9 +96,16 @@ class Study(NamedTuple):
         return sorted(jobs, key=lambda job: -sum(stage["epochs"] for stage in _stages(job.recipe)))
 
     def n_stages(self, seed: int) -> int:
-        """How many stages the main run of a seed has, or may have if it has not ended."""
-        end = ended(self.home(seed))
-        return len(_stages(self.recipe)) if end is None else end[0]
+        """How many stages the main run of a seed has, or may have if it has not ended.
+
+        Raises:
+            RunError: It says that it has more than its recipe, or nothing that can be read.
+        """
+        end, most = ended(self.home(seed)), len(_stages(self.recipe))
+        if end is not None and end[0] > most:
+            place = self.home(seed) / "end.json"
+            raise RunError(f"{place}: damaged: {end[0]} stages, of {most}; remove it and resume the run.")
+        return most if end is None else end[0]
 
     def main_runs(self) -> list[tuple[Path, Recipe]]:
         """The folder and the recipe of the main run of each seed."""
