@@ -86,7 +86,11 @@ def _accuracies(found: Sequence[Findings]) -> Section | None:
     names = [column for each in found if each.figures for _, row in each.figures.linear for column in row]
     for column in [TOGETHER, *dict.fromkeys(names)]:
         cells = [_cell(each, attribute, column) for attribute in shown for each in read[attribute]]
-        rows.append(HeatRow(column, cells, "The result of each run" if column == TOGETHER else "Its parts"))
+        rows.append(
+            HeatRow(
+                column, cells, "The result of each run" if column == TOGETHER else "Its parts and baselines"
+            )
+        )
     more = f" The first {len(shown)} of {len(attributes)} attributes." * (len(attributes) > len(shown))
     body = heat_map(
         f"Accuracy of a linear probe in percent, with its 95 % interval. {COLOURS}{more}",
