@@ -78,7 +78,7 @@ def test_a_run_ends_with_the_first_stage_that_sees_nothing_new(tmp_path: Path) -
     end = ended(tmp_path)
     assert end is not None
     assert end[0] == 3
-    assert end[1].startswith("no stage after stage 2: inside cells of 30 that stages 0-1 cannot tell apart")
+    assert end[1].startswith("No stage follows stage 2: inside cells of 30 that stages 0-1 cannot tell apart")
     assert len(load(tmp_path, encoder=Sees()).stages) == 3
     assert not (tmp_path / "stage-3").exists()
 
@@ -96,13 +96,13 @@ def test_no_stage_is_trained_where_all_is_known_inside_its_cells(tmp_path: Path)
     end = ended(tmp_path)
     assert end is not None
     assert end[0] == 1
-    assert end[1].startswith("stage 1 is not trained: stage 0 knows")
+    assert end[1].startswith("Stage 1 is not trained: stage 0 knows")
     assert not (tmp_path / "stage-1" / "encoder").exists()
 
 
 def test_without_stop_every_stage_is_trained_and_nothing_is_measured(tmp_path: Path) -> None:
     multistage.run(parts(pictures(LEVELS, 1, 1), [(0,), (1,), (2,)], stop=None), tmp_path)
-    assert ended(tmp_path) == (3, "all stages of the recipe are trained.")
+    assert ended(tmp_path) == (3, "All stages of the recipe are trained.")
     assert not list(tmp_path.glob("stage-*/gain"))
 
 

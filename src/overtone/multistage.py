@@ -90,7 +90,7 @@ def _train_stages(
                 on_stage()
         if parts.stop == "auto" and stage and (why := adds_nothing(parts, folder, stage)):
             return stage + 1, why
-    return len(parts.stages), "all stages of the recipe are trained."
+    return len(parts.stages), "All stages of the recipe are trained."
 
 
 def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display: Display) -> None:

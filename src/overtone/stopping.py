@@ -107,7 +107,7 @@ def nothing_left(parts: Parts, folder: Path, stage: int, levers: Levers) -> str 
     if not known >= ALL_KNOWN:  # nan where there are no two cells to look at
         return None
     return (
-        f"stage {stage} is not trained: {_named(stage)} {'knows' if stage == 1 else 'know'} {known:.0%} of "
+        f"Stage {stage} is not trained: {_named(stage)} {'knows' if stage == 1 else 'know'} {known:.0%} of "
         "what tells samples apart inside its cells, so it would learn the same again."
     )
 
@@ -118,7 +118,7 @@ def adds_nothing(parts: Parts, folder: Path, stage: int) -> str | None:
     if not gain.rise < LEAST_RISE:
         return None
     return (
-        f"no stage after stage {stage}: inside cells of {gain.cell_size} that {_named(stage)} cannot tell "
+        f"No stage follows stage {stage}: inside cells of {gain.cell_size} that {_named(stage)} cannot tell "
         f"apart it adds too little ({gain}; less than {LEAST_RISE:+.0%} is not worth a stage)."
     )
 
