@@ -103,7 +103,7 @@ def nothing_left(parts: Parts, folder: Path, stage: int, levers: Levers) -> str 
     """
     encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
     sides, cells = _seen(parts, encoders, levers.views, levers.partition)
-    known = known_together(sides, cells)
+    (known,) = distributed.largest([known_together(sides, cells)], parts.device)  # one figure, one decision
     if not known >= ALL_KNOWN:  # nan where there are no two cells to look at
         return None
     return (
