@@ -50,7 +50,7 @@ class Gain(NamedTuple):
         cka: How alike the stage is to all earlier ones side by side, see `overtone.evaluation.linear_cka`.
         rank_before: Effective rank of the earlier stages side by side.
         rank_after: The same together with the stage.
-        seconds: What the stage took to train and to embed.
+        seconds: What the stage took to train; 0 of one that was given.
     """
 
     cell_size: int
@@ -83,7 +83,7 @@ class Gain(NamedTuple):
     @property
     def rank_per_second(self) -> float:
         """The directions that a second of the stage has brought."""
-        return (self.rank_after - self.rank_before) / max(self.seconds, 1e-9)
+        return (self.rank_after - self.rank_before) / self.seconds if self.seconds else 0.0
 
     @property
     def rise(self) -> float:
@@ -169,7 +169,7 @@ def _measured(parts: Parts, folder: Path, stage: int) -> Gain:
         cka=linear_cka(earlier, newest),
         rank_before=effective_rank(earlier),
         rank_after=effective_rank(np.hstack([earlier, newest])),
-        seconds=artifacts.read_json(stage_folder(folder, stage) / "seconds.json"),
+        seconds=_seconds(stage_folder(folder, stage) / "seconds.json"),
     )
 
 
@@ -180,6 +180,10 @@ def _seen(
     rows = some_cells(partition, parts.seed)
     sides = two_views(encoders, parts.dataset, views, rows, seed=parts.seed, device=parts.device)
     return sides, partition.pseudo_labels[rows]
+
+
+def _seconds(place: Path) -> float:
+    return float(artifacts.read_json(place)) if place.exists() else 0.0
 
 
 def _named(stage: int) -> str:
