@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import overtone
+
 nbformat = pytest.importorskip("nbformat")
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "tutorial.ipynb"
@@ -59,9 +61,12 @@ def test_what_the_tutorial_links_to_is_there() -> None:
 
 
 @pytest.mark.slow
-def test_run_anew_it_finds_the_digit_ignored_and_then_learned(tmp_path: Path) -> None:
+def test_run_anew_it_finds_the_digit_ignored_and_then_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(Path(overtone.__file__).parents[1]))  # the kernel runs elsewhere
     copy = Path(shutil.copy(NOTEBOOK, tmp_path))
     notebook = nbformat.read(copy, 4)
     code = cells(notebook, "code")
