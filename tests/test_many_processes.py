@@ -17,8 +17,9 @@ from torch import nn
 from overtone import multistage
 from overtone.encoders import ImageEncoder
 from overtone.methods import SimCLR
-from overtone.run_folder import Parts
+from overtone.run_folder import Parts, ended
 from overtone.stages import StageSpec
+from overtone.stopping import Gain
 
 # No batch norm: its statistics are those of a process.
 STAGES = [StageSpec(epochs=2, batch_size=36), StageSpec(epochs=2, batch_size=36, cell_size=20, erase=0.3)]
@@ -32,7 +33,8 @@ def parts(**changes: Any) -> Parts:
     def method(encoder: Any) -> SimCLR:
         return SimCLR(encoder, out_dim=8, norm="none")
 
-    return tiny.parts(encoder=encoder, method=method, stages=STAGES, checkpoint_seconds=0.0, **changes)
+    given = {"stages": STAGES, "stop": "auto", "checkpoint_seconds": 0.0}
+    return tiny.parts(encoder=encoder, method=method, **given, **changes)
 
 
 RUN = """
@@ -104,6 +106,9 @@ def test_a_run_on_two_processes_ends_in_the_weights_of_one_on_one(tmp_path: Path
         one, other = (np.load(place / f"{made}.npy") for place in (alone, tmp_path))
         assert one.shape == other.shape
         np.testing.assert_allclose(other, one, atol=1e-2)
+    here, there = (Gain.kept(place / "stage-1" / "gain") for place in (alone, tmp_path))
+    assert there[:-1] == pytest.approx(here[:-1], rel=0.05, abs=0.01)
+    assert ended(tmp_path) is not None
 
 
 def test_a_run_begun_on_two_processes_ends_on_one_with_a_ledger_that_agrees(

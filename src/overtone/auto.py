@@ -76,8 +76,9 @@ def recipe_for(
     first = recipe.stage_specs()[0]
     size, taken = values["data"].get("image_size"), an_epoch * _epochs(recipe, seeds, baselines)
     line(f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {precision}.")
+    stages = f"{'up to ' if recipe.stages == 'auto' else ''}{len(recipe.stage_specs())}"
     line(
-        f"{len(recipe.stage_specs())} stages of {first.epochs} epochs at about {speed:,.0f} samples/s: about "
+        f"{stages} stages of {first.epochs} epochs at about {speed:,.0f} samples/s: about "
         f"{duration(taken)}. Set --minutes or train.epochs=... to change it."
     )
     return recipe

@@ -87,16 +87,15 @@ def _train_stages(
             and (why := nothing_left(parts, folder, stage, levers))
         ):
             return stage, why
-        with distributed.by_first(partial(artifacts.timed, stage_folder(folder, stage) / "seconds.json")):
-            train_stage(parts, folder, stage, levers, display)
-            embed_stage(parts, folder, stage, display)
+        train_stage(parts, folder, stage, levers, display)
+        embed_stage(parts, folder, stage, display)
         with distributed.together():
             interrupts.raise_if_requested()
             if on_stage is not None and distributed.is_first():
                 on_stage()
         if parts.stop == "auto" and stage and (why := adds_nothing(parts, folder, stage)):
             return stage + 1, why
-    return len(parts.stages), "all stages of the recipe are trained."
+    return len(parts.stages), "All stages of the recipe are trained."
 
 
 def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display: Display) -> None:
@@ -121,7 +120,8 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
     encoder = initial_encoder(parts, folder, stage)
     check_drift(parts.stages, parts.test, encoder)
     if spec.epochs:
-        _train(parts, home, stage, levers, encoder, inputs, display)
+        with distributed.by_first(partial(artifacts.timed, home / "seconds.json")):
+            _train(parts, home, stage, levers, encoder, inputs, display)
         if distributed.is_sharded(encoder):
             weights = {name: distributed.whole(value) for name, value in encoder.state_dict().items()}
             encoder = initial_encoder(parts, folder, stage)

@@ -138,15 +138,17 @@ def findings(study: Study) -> Findings:
     done = [(job.folder / "encoder" / MANIFEST).is_file() for job in jobs]
     specs = study.recipe.stage_specs()[:n_stages]
     stages = [_stage(home, number, spec.epochs) for number, spec in enumerate(specs)]
+    figures = figures_kept(study.folder) if all(done) else None
+    ends = why_ended(study) if figures is None else []  # else they are among its sentences
     return Findings(
         name=study.folder.resolve().name,
         finished=all(done),
         state=_state(study, stages, sum(done), len(done)),
         seeds=study.seeds,
-        figures=figures_kept(study.folder) if all(done) else None,
+        figures=figures,
         stages=stages,
         costs=[_cost(job.name or "stages", job.folder, len(job.recipe.stage_specs())) for job in jobs],
-        remarks=_remarks(study, stages),
+        remarks=[*ends, *_remarks(study, stages)],
         recipe=to_yaml(study.recipe).splitlines(),
         fields=fields(study.recipe.model_dump()),
         machine=_machine(home),
@@ -397,8 +399,6 @@ def _remarks(study: Study, stages: Sequence[Stage]) -> list[str]:
         for remark in _remarks_on(stage):
             of_stages.setdefault(remark, []).append(stage.number)
     said += [f"Stage {' and '.join(map(str, numbers))}: {text}" for text, numbers in of_stages.items()]
-    if study.recipe.stop == "auto":
-        said += why_ended(study)
     if study.seeds > 1:
         said.append("Pictures, curves and cells are those of the first seed; accuracies are of all.")
     return said

@@ -114,8 +114,7 @@ def evaluate_study(study: Study) -> Results | None:
     results = _read(study, sets, partial(embeddings_kept, sets))
     with distributed.together():
         if results is not None:
-            if study.recipe.stop == "auto":
-                results.sentences.extend(why_ended(study))
+            results.sentences.extend(why_ended(study))
             copies = counted(identities_kept(study.home(0)), getattr(dataset, "texts", None))
             if copies.copies:
                 results.sentences.append(f"Never negatives of each other: {copies}.")
@@ -143,7 +142,9 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
 
 
 def why_ended(study: Study) -> list[str]:
-    """One sentence a seed: why it has trained no more stages."""
+    """One sentence a seed, where the run was to decide it: why it has trained no more stages."""
+    if study.recipe.stop != "auto":
+        return []
     ends = {seed: ended(study.home(seed)) for seed in range(study.seeds)}
     named = "Seed {}: {}" if study.seeds > 1 else "{1}"
     return [named.format(seed, end[1]) for seed, end in ends.items() if end is not None]

@@ -78,7 +78,8 @@ def load_stage(parts: Parts, folder: Path, stage: int) -> Encoder:
 
 def keep_end(folder: Path, n_stages: int, why: str) -> None:
     """Writes down how many stages a run has trained, and why no more."""
-    artifacts.write_json(folder / "end.json", {"stages": n_stages, "why": why})
+    if ended(folder) != (n_stages, why):
+        artifacts.write_json(folder / "end.json", {"stages": n_stages, "why": why})
 
 
 def ended(folder: Path) -> tuple[int, str] | None:

@@ -50,7 +50,7 @@ class Gain(NamedTuple):
         cka: How alike the stage is to all earlier ones side by side, see `overtone.evaluation.linear_cka`.
         rank_before: Effective rank of the earlier stages side by side.
         rank_after: The same together with the stage.
-        seconds: What the stage took to train and to embed.
+        seconds: What the stage took to train; 0 of one that was given.
     """
 
     cell_size: int
@@ -84,7 +84,7 @@ class Gain(NamedTuple):
     @property
     def rank_per_second(self) -> float:
         """The directions that a second of the stage has brought."""
-        return (self.rank_after - self.rank_before) / max(self.seconds, 1e-9)
+        return (self.rank_after - self.rank_before) / self.seconds if self.seconds else 0.0
 
     @property
     def rise(self) -> float:
@@ -104,11 +104,11 @@ def nothing_left(parts: Parts, folder: Path, stage: int, levers: Levers) -> str 
     """
     encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
     sides, cells = _seen(parts, encoders, levers.views, levers.partition)
-    known = known_together(sides, cells)
+    (known,) = distributed.largest([known_together(sides, cells)], parts.device)  # one figure, one decision
     if not known >= ALL_KNOWN:  # nan where there are no two cells to look at
         return None
     return (
-        f"stage {stage} is not trained: {_named(stage)} {'knows' if stage == 1 else 'know'} {known:.0%} of "
+        f"Stage {stage} is not trained: {_named(stage)} {'knows' if stage == 1 else 'know'} {known:.0%} of "
         "what tells samples apart inside its cells, so it would learn the same again."
     )
 
@@ -119,7 +119,7 @@ def adds_nothing(parts: Parts, folder: Path, stage: int) -> str | None:
     if not gain.rise < LEAST_RISE:
         return None
     return (
-        f"no stage after stage {stage}: inside cells of {gain.cell_size} that {_named(stage)} cannot tell "
+        f"No stage follows stage {stage}: inside cells of {gain.cell_size} that {_named(stage)} cannot tell "
         f"apart it adds too little ({gain}; less than {LEAST_RISE:+.0%} is not worth a stage)."
     )
 
@@ -170,7 +170,7 @@ def _measured(parts: Parts, folder: Path, stage: int) -> Gain:
         cka=linear_cka(earlier, newest),
         rank_before=effective_rank(earlier),
         rank_after=effective_rank(np.hstack([earlier, newest])),
-        seconds=artifacts.read_json(stage_folder(folder, stage) / "seconds.json"),
+        seconds=_seconds(stage_folder(folder, stage) / "seconds.json"),
     )
 
 
@@ -181,6 +181,10 @@ def _seen(
     rows = some_cells(partition, parts.seed)
     sides = two_views(encoders, parts.dataset, views, rows, seed=parts.seed, device=parts.device)
     return sides, partition.pseudo_labels[rows]
+
+
+def _seconds(place: Path) -> float:
+    return float(artifacts.read_json(place)) if place.exists() else 0.0
 
 
 def _named(stage: int) -> str:

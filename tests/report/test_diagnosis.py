@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -118,3 +120,25 @@ def test_without_anything_to_ask_about_the_figure_and_the_fragment_are_empty_and
 
 def test_no_sentence_on_how_it_was_found_is_cut() -> None:
     assert "…" not in method_section([])
+
+
+def test_a_notebook_shows_the_figure_and_a_terminal_prints_the_sentences_not_the_fields() -> None:
+    pytest.importorskip("matplotlib")
+    found = diagnosis([attribute("shape", "ignored")])
+    figure: Any = found.figure()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert repr(found) == "<Diagnosis: This encoder ignores shape.>"
+    assert str(found) == "\n".join(found.sentences)
+
+
+def test_its_pictures_are_a_row_a_cell_and_a_row_a_pair() -> None:
+    red, green = (Shown("1", Image.new("RGB", (8, 8), colour)) for colour in ("red", "lime"))
+    found = dataclasses.replace(diagnosis([]), cells=[[red] * 3], pairs=[BlindPair((green, green), 1, 0)])
+    counts = {colour: n for n, colour in found.pictures().getcolors(10_000) or []}
+    assert counts[255, 0, 0] == 3 * 64
+    assert counts[0, 255, 0] == 2 * 64
+
+
+def test_without_cells_and_pairs_there_are_no_pictures_and_that_is_said() -> None:
+    with pytest.raises(RecipeError, match="neither cells nor pairs"):
+        dataclasses.replace(diagnosis([]), cells=(), pairs=()).pictures()

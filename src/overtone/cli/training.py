@@ -115,7 +115,7 @@ def _finish(study: Study, jobs: int | None) -> None:
     from overtone import distributed, failures
     from overtone.progress import Silent, logging_to
     from overtone.reporting import told, update
-    from overtone.results import evaluate_study
+    from overtone.results import evaluate_study, why_ended
     from overtone.study import carry_out, working_in
 
     all_jobs = [job if job.quiet else job._replace(on_stage=partial(update, study)) for job in study.jobs()]
@@ -138,6 +138,8 @@ def _finish(study: Study, jobs: int | None) -> None:
     if not first:
         return
     show(study.folder, results, written=True)
+    for sentence in why_ended(study) if results is None else []:
+        say(sentence)
     if page is not None:
         say(f"Look at it: {page}, in a browser.")
     say(f"Use it: `overtone embed {study.folder} --data ... --out embeddings.npy`, or in Python")

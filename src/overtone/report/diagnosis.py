@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +38,19 @@ from overtone.report.diagnosis_parts import (
     short,
 )
 from overtone.report.page import page, paragraphs
+from overtone.report.sheet import sheet
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 _COLOURS = {"ignored": "#c2500a", "partly": "#86680a", "learned": "#00805a"}
 _MARKERS = "os^D"  # of the others who read, as many as there can be
 _MISSING = '{} needs {}: pip install "overtone[report]".'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What a frozen encoder ignores, and how that was found.
 
@@ -64,8 +67,9 @@ class Diagnosis:
         notes: What was drawn, left out or approximated.
 
     >>> from overtone.report.diagnosis_parts import Geometry
-    >>> Diagnosis("mine", 100, 100, geometry=Geometry(8, 5.0, -2.0, None, None)).sentences[1]
-    'Its 8 values spread over 5.0 directions (effective rank).'
+    >>> print(Diagnosis("mine", 100, 100, geometry=Geometry(8, 5.0, -2.0, None, None)))
+    No attribute could be asked about: what follows needs none.
+    Its 8 values spread over 5.0 directions (effective rank).
     """
 
     encoder: str
@@ -171,7 +175,16 @@ class Diagnosis:
         except ImportError:
             raise RecipeError(_MISSING.format("figure()", "matplotlib")) from None
         shown = list(reversed(self.attributes))
-        figure = Figure(figsize=(7, 1.2 + 0.45 * max(len(shown), 1)), layout="constrained")
+
+        class Displayed(Figure):
+            """Made without pyplot; a notebook would show the name of such a figure alone."""
+
+            def _repr_png_(self) -> bytes:
+                written = BytesIO()
+                self.savefig(written, format="png")
+                return written.getvalue()
+
+        figure = Displayed(figsize=(7, 1.2 + 0.45 * max(len(shown), 1)), layout="constrained")
         axes = figure.add_subplot(xlim=(0, 100), xlabel="balanced accuracy of the linear probe, percent")
         for place, each in enumerate(shown):
             own, *others = each.readings.items()
@@ -191,6 +204,21 @@ class Diagnosis:
             axes.plot([], [], ":", color="#222222", label="chance")
             figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
         return figure
+
+    def pictures(self) -> Image:
+        """Its cells and its blind pairs as one picture, a row each.
+
+        Raises:
+            RecipeError: There are none: the samples are no pictures, or the encoder tells all of them apart.
+        """
+        rows = [([f"cell {number}"], cell) for number, cell in enumerate(self.cells, 1)]
+        for number, pair in enumerate(self.pairs, 1):
+            cosines = [f"this encoder {pair.cosine:.2f}", f"{printable(self.sees)} {pair.other_cosine:.2f}"]
+            rows.append(([f"pair {number}", *cosines], pair.pictures))
+        if not rows:
+            raise RecipeError("pictures(): this diagnosis has neither cells nor pairs to show; see `notes`.")
+        texts, shown = zip(*rows, strict=True)
+        return sheet("", texts, [[each.image for each in row] for row in shown])
 
     def to_json(self) -> str:
         """Everything but the pictures."""
@@ -244,6 +272,12 @@ class Diagnosis:
         if path.suffix not in (".html", ".json"):
             raise RecipeError(f"{path}: expected a file named *.html or *.json.")
         artifacts.write_text(path, self.to_html() if path.suffix == ".html" else self.to_json())
+
+    def __repr__(self) -> str:
+        return f"<Diagnosis: {self.headline}>"
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
 
     def _repr_html_(self) -> str:
         return str(paragraphs(self.sentences) + figures_table(self.attributes))
