@@ -79,13 +79,9 @@ def _train_stages(
     """Trains stages until the last, or until no other is worth it; how many, and why no more."""
     for stage in range(len(parts.stages)):
         levers = levers_of(parts, folder, stage, display)
+        asked = stage > 0 and parts.stop == "auto"
         trained = artifacts.is_complete(stage_folder(folder, stage) / "encoder")  # so it was worth it
-        if (
-            parts.stop == "auto"
-            and stage
-            and not trained
-            and (why := nothing_left(parts, folder, stage, levers))
-        ):
+        if asked and not trained and (why := nothing_left(parts, folder, stage, levers)):
             return stage, why
         train_stage(parts, folder, stage, levers, display)
         embed_stage(parts, folder, stage, display)
@@ -93,7 +89,7 @@ def _train_stages(
             interrupts.raise_if_requested()
             if on_stage is not None and distributed.is_first():
                 on_stage()
-        if parts.stop == "auto" and stage and (why := adds_nothing(parts, folder, stage)):
+        if asked and (why := adds_nothing(parts, folder, stage)):
             return stage + 1, why
     return len(parts.stages), "All stages of the recipe are trained."
 
