@@ -30,7 +30,7 @@ from overtone.recipe import open_data, to_yaml
 from overtone.report.findings import Cost, Figures, Findings, Points, Seen, Stage, Training
 from overtone.report.run_page import run_page
 from overtone.report.table import Comparison, Row
-from overtone.results import columns, why_ended
+from overtone.results import LONGER, columns, why_ended
 from overtone.run_folder import stage_folder
 from overtone.stopping import Gain
 from overtone.study import Study, fields
@@ -214,7 +214,7 @@ def _look(study: Study, finished: bool, dataset: Dataset | None) -> Seen | None:
     baselines = {}
     if finished and study.baselines:
         named = columns(home, embedded, True)
-        kept = (f"{embedded} plain", "1 plain, as long", "random weights")
+        kept = (f"{embedded} plain", LONGER, "random weights")
         baselines = {name: named[name] for name in kept if name in named}
     normalise = study.recipe.normalise or "each"
     return look(home, embedded, baselines, normalise, dataset, with_map=finished)

@@ -19,6 +19,7 @@ from torch import nn
 from overtone import artifacts, distributed, kmeans, rng
 from overtone.clustering import next_partition
 from overtone.contracts import Views
+from overtone.datasets.subset import drawn
 from overtone.discrimination import Sides, known_together, some_cells, two_views
 from overtone.errors import RunError
 from overtone.evaluation.cka import linear_cka
@@ -160,9 +161,9 @@ def _measured(parts: Parts, folder: Path, stage: int) -> Gain:
     )
     encoders = [load_stage(parts, folder, s) for s in range(stage + 1)]
     sides, inside = _seen(parts, encoders, parts.views, cells)
-    rows = rng.permuted(np.arange(min(LOOKED_AT, len(cells))), len(cells), rng.derive(parts.seed, "gain"))
-    earlier = concatenated([e[np.sort(rows)] for e in embeddings[:-1]], "each")
-    newest = concatenated([embeddings[-1][np.sort(rows)]], "each")
+    rows = drawn(len(cells), LOOKED_AT, parts.seed)
+    earlier = concatenated([e[rows] for e in embeddings[:-1]], "each")
+    newest = concatenated([embeddings[-1][rows]], "each")
     return Gain(
         cell_size=size,
         before=known_together(sides[:-1], inside),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -88,13 +88,20 @@ def line_chart(title: str, curves: Sequence[Curve], *, x: str = "step", y: str =
         said=said,
         curves=drawn,
         xs=[_Tick(across(value), _number(value)) for value in across.ticks],
-        ys=[_Tick(_down(up.share(value)), _number(value)) for value in up.ticks],
-        x=x,
-        y=y,
-        width=WIDTH,
-        height=HEIGHT,
-        box=(_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM),
+        **_frame(up, x, y),
     )
+
+
+def _frame(up: _Axis, x: str, y: str) -> dict[str, Any]:
+    """What every chart has: its box, the names of its axes and the upright one's ticks."""
+    return {
+        "ys": [_Tick(_down(up.share(value)), _number(value)) for value in up.ticks],
+        "x": x,
+        "y": y,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "box": (_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM),
+    }
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, x: str = "", y: str = "") -> Markup:
@@ -124,12 +131,7 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, x: str = "", y: 
         title=title,
         bars=drawn,
         xs=[_Tick(_LEFT + (n + 0.5) * step, bars[n][0]) for n in range(0, len(bars), every)],
-        ys=[_Tick(_down(up.share(value)), _number(value)) for value in up.ticks],
-        x=x,
-        y=y,
-        width=WIDTH,
-        height=HEIGHT,
-        box=(_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM),
+        **_frame(up, x, y),
     )
 
 
