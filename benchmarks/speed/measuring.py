@@ -130,8 +130,8 @@ def machine_line(part: Found) -> str:
     """What the machine could do when a part was measured."""
     fp32, bf16, bandwidth = (part["ceilings"][name] / 1e9 for name in Ceilings._fields)
     return (
-        f"{part['threads']} threads; in the same run: matrix product {fp32:.0f} GFLOP/s in fp32, {bf16:.0f} in "
-        f"bf16, copy {bandwidth:.0f} GB/s; load {part['load']:.1f}."
+        f"{part['threads']} threads; in the same run: matrix product {fp32:.0f} GFLOP/s in fp32, "
+        f"{bf16:.0f} in bf16, copy {bandwidth:.0f} GB/s; load {part['load']:.1f}."
     )
 
 
