@@ -49,12 +49,16 @@ def ours(out: Path, smoke: bool) -> None:
     chosen = recipe(smoke)
     dataset, test = open_data(chosen)
     seconds: dict[str, float] = {}
-    multistage.levers_of = timed(multistage.levers_of, seconds, "clustering and levers")
-    multistage.embed_stage = timed(multistage.embed_stage, seconds, "embedding")
-    multistage.train_stage = timed(multistage.train_stage, seconds, "training")
+    watched = {
+        "levers_of": "clustering and levers",
+        "embed_stage": "embedding",
+        "train_stage": "training",
+        "run": "all",
+    }
+    for name, part in watched.items():
+        setattr(multistage, name, timed(getattr(multistage, name), seconds, part))
     parts = build_parts(chosen, dataset, test)
     parts = dataclasses.replace(parts, views=_only_in_training(parts.views, seconds))
-    multistage.run = timed(multistage.run, seconds, "all")
     multistage.run(parts, out)
     seconds["step"] = seconds.pop("training") - seconds["views"]
     lines = [line for s in range(STAGES) for line in (out / f"stage-{s}/ledger-0.jsonl").open()]

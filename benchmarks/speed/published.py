@@ -141,7 +141,7 @@ def train(images: np.ndarray[Any, Any], labels: list[int], epochs: int, seconds:
             began = time.perf_counter()
             loss = dense_loss(*(projection(encoder(view)) for view in views))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             ended = time.perf_counter()
