@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from measuring import Row, ceilings, keep
-from pictures import STAGES, recipe
+from demo_pictures import STAGES, recipe
 
 from overtone import multistage
 from overtone.evaluation import linear_probe

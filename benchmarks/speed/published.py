@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pictures import STAGES, drawn
+from demo_pictures import STAGES, drawn
 from PIL import Image
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
