@@ -21,8 +21,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from measuring import Row, ceilings, keep
 from demo_pictures import STAGES, recipe
+from measuring import Row, ceilings, keep
 
 from overtone import multistage
 from overtone.evaluation import linear_probe
