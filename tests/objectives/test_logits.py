@@ -30,7 +30,7 @@ def test_the_others_are_summed_over_the_allowed_negatives_and_no_more(
 def test_nothing_of_the_size_of_all_pairs_is_kept_for_backward(
     objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logits, "_TILE", 1024)
+    monkeypatch.setattr(logits, "_SIDE", 32)
     kept: list[int] = []
 
     def pack(x: Tensor) -> Tensor:
@@ -53,5 +53,5 @@ def test_tiles_change_neither_value_nor_gradient(
         return loss.detach(), torch.autograd.grad(loss, batch[0])[0]
 
     whole = found()
-    monkeypatch.setattr(logits, "_TILE", 30)
+    monkeypatch.setattr(logits, "_SIDE", 3)
     torch.testing.assert_close(found(), whole, rtol=0, atol=1e-14)
