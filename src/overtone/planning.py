@@ -28,9 +28,14 @@ from overtone.stages import StageSpec
 from overtone.views.erasing import Units
 
 _HEADER = 128  # of a .npy file with a vector or a matrix
-_LEDGER = 104  # bytes of a line, a few more or less
+_LEDGER = 90  # bytes of a line, a few more or less
 _ONE_LEVEL = 1024  # clusters; more are found on two levels, which may leave a few more of them
 _POINTS = 256  # samples a cluster from which centers are found
+_KEPT = {
+    "memory": "Decoded samples are kept in the memory of each process.",
+    "disk": "Decoded samples are kept in a file, which is mapped.",
+    "none": "Decoded samples are not kept: each pass reads and decodes them.",
+}
 _SORTING = 40  # bytes a sample while it is assigned to a cluster and sorted by it
 
 
@@ -448,28 +453,22 @@ class _Run:
             yield "Samples that cannot be read, which the run leaves out, are counted."
         else:
             yield f"{self.n:,} samples are given, none was counted; a few stand in for their content."
-        if self.data.stored is not None or self.data.kept == "memory":
-            where = {"memory": "in the memory of each process", "disk": "in a file that is mapped", "none": ""}
-            yield (
-                f"Decoded samples are kept {where[self.data.kept]}."
-                if self.data.kept != "none"
-                else "Decoded samples are not kept: each pass reads and decodes them."
-            )
+        yield _KEPT[self.data.kept]
         if self.data.stored is None:
             yield "Reading the data is not in it: give --bytes-per-sample, what one takes where it is stored."
         if any(self.cells[s] != (1, 1) and spec.cells_per_batch for s, spec in enumerate(self.specs)):
             yield "Batches come from single cells, so steps depend on the sizes of the cells."
         if self.parts.stop == "auto":
-            yield "The run ends with the first stage that adds next to nothing, so all but the first may be none."
+            yield "The run ends with the first stage that adds next to nothing; all but stage 0 may be none."
         if self.speed is not None:
+            measured = self.given.samples_per_second is None
             yield (
-                f"{self.speed[0]:,.1f} samples a second and process in training "
-                f"({'measured here' if self.given.samples_per_second is None else 'given'}) and "
-                f"{self.speed[1]:,.1f} in embedding "
-                f"({'measured here' if self.given.samples_per_second is None else 'three times that'}); "
-                f"{self.world} processes count as {self.world} times one."
+                f"Samples a second of one process: {self.speed[0]:,.4g} in training "
+                f"({'measured here, without loading' if measured else 'given'}), {self.speed[1]:,.4g} in "
+                f"embedding ({'likewise' if measured else 'three times that'}). {self.world} processes count "
+                f"as {self.world} times one."
             )
-            yield "Finding copies, clustering, choosing cells and evaluation take time besides; see docs/scale.md."
+            yield "Finding copies, clustering, choosing cells, evaluation: their time is not in it; see docs/scale.md."
         yield (
             "Memory comes on top of Python and its libraries, about 500 MB. What is kept for the backward is "
             "read off forward passes over 2, 4 and 8 samples; what kernels take for a moment is not in it."
