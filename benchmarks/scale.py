@@ -41,8 +41,8 @@ from numpy.typing import NDArray
 
 from overtone import CellBatchSampler, Partition, multistage, rng
 from overtone.clustering import next_partition
-from overtone.encoders import build_encoder
 from overtone.contracts import Address
+from overtone.encoders import build_encoder
 from overtone.exploring import drawn, mapped, neighbours
 from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
@@ -76,7 +76,7 @@ RUNS = {
             "stages=3",
             "train.epochs=1",
             "train.batch_size=32768",
-            "train.erase=off",
+            "train.erase='off'",
         ),
     ),
 }
@@ -107,7 +107,7 @@ def kept(name: str, measure: Callable[[], Figures]) -> Figures:
 
 
 def draw_embeddings(place: Path, n: int) -> None:
-    """Structured and not normalised: 30 centres, about each of them some of 1,000, about these the samples."""
+    """Structured: 30 centres, about each of them some of 1,000 others, about these the samples."""
     draws = rng.numpy_generator(0, "scale")
     far, near = draws.normal(size=(30, DIM)), draws.normal(size=(1000, DIM)) * 0.5
     centres = (far[draws.integers(0, 30, 1000)] + near).astype(np.float32)
@@ -221,8 +221,8 @@ def run(stages: int, n: int) -> Figures:
             }
         )
     )
-    folder, began, after = Path(tempfile.mkdtemp(prefix="scale-")), time.perf_counter(), {}
-    before = held()
+    folder, after = Path(tempfile.mkdtemp(prefix="scale-")), Figures()
+    before, began = held(), time.perf_counter()
 
     def on_stage() -> None:
         number = len(after) // 2 + 1

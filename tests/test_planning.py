@@ -245,7 +245,8 @@ def test_pictures_are_counted_and_only_a_few_of_them_decoded(
 
 
 def planned_for(n: int, **changes: Any) -> Plan:
-    recipe = {"data": {"source": "webdataset", "path": "far.tar", "image_size": 32}, "stages": 2, **changes}
+    data = {"source": "webdataset", "path": "far.tar", "image_size": 32, "cache": "none"}
+    recipe = {"data": data, "stages": 2, **changes}
     return plan(parse(recipe), 8, Given(samples=n, bytes_per_sample=1e4))
 
 
@@ -253,7 +254,7 @@ def test_data_that_are_not_here_can_be_planned_for() -> None:
     found = planned_for(400_000_000, train={"batch_size": 32768, "epochs": 1})
     assert found.stages[0].steps == Figure.exact(400_000_000 // 32768)
     assert found.stages[0].written["stage-0/embeddings/train.npy"] == Figure.exact(128 + 4e8 * 128 * 4)
-    assert found.stages[0].read["data, first pass"].most == 4e12
+    assert found.stages[0].read["data, first pass"].most == 8 * 4e12  # each process judges what it can read
     two = planned_for(
         10**6, encoder={"name": "small_clip"}, views={"name": "image_text"}, method={"name": "clip"}
     )

@@ -15,7 +15,6 @@ import torch
 
 from overtone import granularity
 from overtone.cell_files import narrow
-from overtone.errors import RecipeError
 from overtone.kmeans import resolved_clusters
 from overtone.multistage import EMBEDDED_AT_ONCE
 from overtone.partition import Partition
@@ -202,9 +201,7 @@ def plan(recipe: Recipe, world_size: int = 1, given: Given | None = None) -> Pla
         found = found._replace(stored=given.bytes_per_sample)
     n_test = None if recipe.test is None or given.samples is not None else count(recipe.test)
     parts = build_parts(recipe, found.dataset, None)
-    run = _Run(recipe, parts, found, world_size, n_test, given)
-    for number, spec in enumerate(parts.stages):
-        run.check(number, spec)
+    run = _Run(parts, found, world_size, n_test, given)
     return run.planned([*said, *run.said()])
 
 
@@ -222,22 +219,17 @@ def _usable(recipe: Recipe) -> tuple[Recipe, list[str]]:
 class _Run:
     """The arithmetic of one plan."""
 
-    def __init__(
-        self, recipe: Recipe, parts: Parts, data: Peek, world_size: int, n_test: int | None, given: Given
-    ) -> None:
-        self.recipe, self.parts, self.data, self.given = recipe, parts, data, given
+    def __init__(self, parts: Parts, data: Peek, world_size: int, n_test: int | None, given: Given) -> None:
+        self.parts, self.data, self.given = parts, data, given
         self.n, self.n_test, self.world = len(data.dataset), n_test, world_size
         self.specs = list(parts.stages)
         self.cells = _cells(self.specs, self.n)
+        self.batches = [
+            batches(spec, self.n, cells, world_size) if spec.epochs else (Figure.exact(0), Figure.exact(0))
+            for spec, cells in zip(self.specs, self.cells, strict=True)
+        ]
         self._held: dict[tuple[Any, ...], Held] = {}
         self.speed = self._speed()
-
-    def check(self, number: int, spec: StageSpec) -> None:
-        """Refuses what the sampler of the run would."""
-        try:
-            batches(spec, self.n, (1, 1), self.world)
-        except RecipeError as error:
-            raise RecipeError(f"stages[{number}]: {error}") from None
 
     def held(self, spec: StageSpec) -> Held:
         key = (spec.trainable, spec.lora, spec.optimizer, spec.micro_batch_size is None)
@@ -275,13 +267,11 @@ class _Run:
 
     def beside(self) -> dict[str, Figure]:
         has_digests = getattr(self.data.dataset, "digests", None) is not None
-        names, n = self.data.names, self.n
-        as_numbers = n * (len(str(n)) + 3)
-        decoded = {}
+        n, decoded = self.n, {}
         if self.data.kept == "disk":
             decoded["cache"] = Figure.estimate(n * content_bytes(self.data.dataset))
         found = decoded | {
-            "data/ids.jsonl": Figure.estimate(as_numbers) if names is None else Figure.exact(names),
+            "data/ids.jsonl": self.names(),
             "data/digests.npy": Figure.exact(_HEADER + 8 * n)
             if has_digests
             else Figure.within(_HEADER, _HEADER + 8 * n),
@@ -293,7 +283,7 @@ class _Run:
 
     def stage(self, number: int) -> StagePlan:
         spec = self.specs[number]
-        per_epoch, of_epoch = batches(spec, self.n, self.cells[number], self.world)
+        per_epoch, of_epoch = self.batches[number]
         warm = spec.optimizer_warm_start_steps if spec.epochs else 0
         maybe = number > 0 and self.parts.stop == "auto"
         steps = per_epoch * spec.epochs + Figure.exact(warm)
@@ -303,11 +293,16 @@ class _Run:
         written, checked = self.written(number, steps)
         passes = self.passes(number, samples)
         read = self.read(number, passes, written, checked)
+        if maybe:
+            written, passes, read = (
+                {what: _perhaps(figure) for what, figure in figures.items()}
+                for figures in (written, passes, read)
+            )
         return StagePlan(
             steps=steps,
             samples=samples,
             read=read,
-            written={name: _perhaps(f) if maybe else f for name, f in written.items()},
+            written=written,
             training=self.training(number) if spec.epochs else {},
             clustering=self.clustering(number) if number and spec.cells != "whole" else {},
             embedding=self.embedding(spec),
@@ -348,12 +343,12 @@ class _Run:
 
     def passes(self, number: int, samples: Figure) -> dict[str, Figure]:
         """How many samples each part of a stage goes through."""
-        erases = self.specs[number + 1 :] and any(s.erase != "off" for s in self.specs[number + 1 :])
+        asked = {later.erase for later in self.specs[number + 1 :]} - {"off"}
         found = {
             "copies": Figure.exact(self.n if not number and self.parts.duplicates != "keep" else 0),
             "training": samples,
             "embedding": Figure.exact(self.n + (self.n_test or 0)),
-            "saliency": Figure.within(0, self.n) if erases else Figure.exact(0),
+            "saliency": Figure.within(0 if asked == {"auto"} else self.n, self.n if asked else 0),
         }
         return {what: figure for what, figure in found.items() if figure.most}
 
@@ -362,7 +357,9 @@ class _Run:
         decoded, stored = content_bytes(self.data.dataset), self.data.stored
         if stored is not None:
             if not number and stored:
-                found["data, first pass"] = Figure.estimate(stored * self.n)
+                # By each process, unless the first leaves what it decoded for the others.
+                times = 1 if self.data.kept == "disk" else self.world
+                found["data, first pass"] = Figure.estimate(stored * self.n * times)
             each = {"memory": 0, "disk": decoded, "none": stored}[self.data.kept]
             through = Figure.total(passes.values()) * each
             found["data"] = Figure(through.least, through.most, estimated=True)
@@ -398,12 +395,20 @@ class _Run:
         }
         if self.world > 1 and split == 1:
             found["exchange of gradients"] = Figure.estimate(of.gradients)
-        return found | self.decoded()
+        return found | self.data_held()
 
-    def decoded(self) -> dict[str, Figure]:
-        if self.data.kept != "memory":
-            return {}
-        return {"decoded data": Figure.estimate(self.n * content_bytes(self.data.dataset))}
+    def data_held(self) -> dict[str, Figure]:
+        """What every process holds of the data."""
+        # A string of Python takes 49 bytes beside its letters, and a list 8 for each.
+        found = {"names of the samples": Figure.estimate(self.names().most + 54 * self.n)}
+        if self.data.kept == "memory":
+            found["decoded data"] = Figure.estimate(self.n * content_bytes(self.data.dataset))
+        return found
+
+    def names(self) -> Figure:
+        """Bytes of a file with all ids; numbers stand in for those that are not known."""
+        known = self.data.names
+        return Figure.estimate(self.n * (len(str(self.n)) + 3)) if known is None else Figure.exact(known)
 
     def embedding(self, spec: StageSpec) -> dict[str, Figure]:
         of = self.held(spec)
@@ -412,7 +417,7 @@ class _Run:
             "weights": Figure.exact(of.weights),
             "chunk": Figure.exact(EMBEDDED_AT_ONCE * chunk),
             "scratch": Figure.estimate(EMBEDDED_AT_ONCE * of.scratch),
-        } | self.decoded()
+        } | self.data_held()
 
     def clustering(self, number: int) -> dict[str, Figure]:
         """Of the first process; what the others assign is less."""
@@ -423,7 +428,7 @@ class _Run:
             "samples that centers are found from": Figure.estimate(4 * dim * min(self.n, first * _POINTS)),
             "labels and order": Figure.estimate(_SORTING * self.n),
             "centers": Figure.estimate(4 * dim * k),
-        } | self.decoded()
+        } | self.data_held()
 
     def _speed(self) -> tuple[float, float] | None:
         if self.given.samples_per_second is not None:
@@ -468,7 +473,7 @@ class _Run:
                 f"embedding ({'likewise' if measured else 'three times that'}). {self.world} processes count "
                 f"as {self.world} times one."
             )
-            yield "Finding copies, clustering, choosing cells, evaluation: their time is not in it; see docs/scale.md."
+            yield "Finding copies, clustering, choosing cells, evaluation are not in the time: docs/scale.md."
         yield (
             "Memory comes on top of Python and its libraries, about 500 MB. What is kept for the backward is "
             "read off forward passes over 2, 4 and 8 samples; what kernels take for a moment is not in it."

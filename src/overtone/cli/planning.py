@@ -76,7 +76,7 @@ def _show(found: Plan, name: str) -> None:
     say(
         f"On the disk at once: {_said(found.at_once, _bytes)}; a checkpoint takes {_bytes(found.checkpoint)}."
     )
-    for sentence in ("~ is an estimate, <= the most of what the run itself decides.", *found.said):
+    for sentence in ("~ is an estimate, ≤ the most of what the run itself decides.", *found.said):
         say(sentence)
 
 
@@ -97,14 +97,14 @@ def _table(found: Plan) -> Table:
         table.add_row(
             f"stage {number}",
             _said(stage.steps, _count),
-            _said(stage.samples, _count),
+            _said(stage.samples, _samples),
             *(_said(figure, _bytes) for figure in (read, written, memory)),
             *([_said(seconds, _duration)] if timed else []),
         )
     table.add_row(
         "in all",
         _said(totals["steps"], _count),
-        _said(totals["samples"], _count),
+        _said(totals["samples"], _samples),
         *(_said(totals[what], _bytes) for what in ("read", "written")),
         "",
         *([_said(totals["seconds"], _duration)] if timed else []),
@@ -119,11 +119,15 @@ def _most(figures: Figures) -> float:
 def _said(figure: Figure, text: Callable[[float], str]) -> str:
     """The most that it can be, with what is to be known of that."""
     certain = text(figure.least) == text(figure.most)
-    return ("" if certain else "<= ") + ("~" if figure.estimated else "") + text(figure.most)
+    return ("" if certain else "≤") + ("~" if figure.estimated else "") + text(figure.most)
 
 
 def _count(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def _samples(value: float) -> str:
+    return f"{value:,.0f}" if value < 1e7 else f"{value / 1e6:,.1f} M"
 
 
 def _bytes(value: float) -> str:
