@@ -14,8 +14,7 @@ measured again. The last command gathers all that is there into `runs/scale.md` 
 
 Embeddings are drawn: 128 dimensions, around 1,000 centres whose own centres are 30, so that both coarse and
 fine cells find something. Coarse cells are 10 clusters, fine ones 30 samples each. Memory is what a process
-held at most beyond Python, torch and the library; of mapped files, which the kernel can drop, it counts what
-was in memory.
+held at most beyond Python, torch and the library, without mapped files, which the kernel can drop.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ import argparse
 import json
 import math
 import multiprocessing
-import resource
+import re
 import shutil
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -56,7 +56,7 @@ DIM = 128
 CHUNK = 2**18
 ROWS = 3000  # of which a page shows something
 BATCHES = 200
-SIZES = (64, 128, 256, 512, 1024, 2048)
+SIZES = (32, 64, 128, 256, 512, 1024)
 BYTES_PER_SAMPLE, BYTES_PER_SECOND = 25_000, 2e9  # of CC12M at 256 pixels as JPEG; of a disk that all share
 ASSUMED = 700.0  # samples a second of one A100 (40 GB) with ViT-B/32 at 224 pixels, see docs/scale.md
 
@@ -84,9 +84,29 @@ RUNS = {
 Figures = dict[str, float]
 
 
-def held() -> float:
-    """The most memory that this process ever held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def anonymous() -> float:
+    """MB of this process beside what it maps of files."""
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) / 1024
+
+
+class Memory:
+    """The most that a block held beyond what was there before it, looked at every few milliseconds."""
+
+    def __enter__(self) -> Memory:
+        self.before, self.most, self._done = anonymous(), 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self.most = max(self.most, anonymous() - self.before)
 
 
 def alone(work: Callable[..., Figures], *arguments: Any) -> Figures:
@@ -120,44 +140,51 @@ def draw_embeddings(place: Path, n: int) -> None:
 
 
 def cluster(place: Path, cells: str) -> Figures:
-    before, began = held(), time.perf_counter()
     asked: dict[str, Any] = {"n_clusters": 10} if cells == "coarse" else {"cell_size": 30}
-    partition, _ = next_partition("concat", [np.load(place, mmap_mode="r")], seed=0, **asked)
-    took = time.perf_counter() - began
+    with Memory() as memory:
+        began = time.perf_counter()
+        partition, _ = next_partition("concat", [np.load(place, mmap_mode="r")], seed=0, **asked)
+        took = time.perf_counter() - began
     np.save(place.with_name("labels.npy"), partition.pseudo_labels)
-    return {"clustering, s": took, "clustering, MB": held() - before, "cells": partition.n_cells}
+    return {"clustering, s": took, "clustering, MB": memory.most, "cells": partition.n_cells}
 
 
 def build(place: Path) -> Figures:
-    before, began = held(), time.perf_counter()
-    Partition.build(place.with_name("labels.npy"), place.with_name("cells"))
-    return {"building the cells, s": time.perf_counter() - began, "building the cells, MB": held() - before}
+    with Memory() as memory:
+        began = time.perf_counter()
+        Partition.build(place.with_name("labels.npy"), place.with_name("cells"))
+        took = time.perf_counter() - began
+    return {"building the cells, s": took, "building the cells, MB": memory.most}
 
 
 def sample(place: Path) -> Figures:
-    before, began = held(), time.perf_counter()
-    sampler = CellBatchSampler(Partition.load(place.with_name("cells")), 256, seed=0)
-    sampler.batch(0, 0)
-    first, each = time.perf_counter() - began, []
-    for position in range(1, min(BATCHES, len(sampler))):
+    each = []
+    with Memory() as memory:
         began = time.perf_counter()
-        sampler.batch(0, position)
-        each.append(time.perf_counter() - began)
+        sampler = CellBatchSampler(Partition.load(place.with_name("cells")), 256, seed=0)
+        sampler.batch(0, 0)
+        first = time.perf_counter() - began
+        for position in range(1, min(BATCHES, len(sampler))):
+            began = time.perf_counter()
+            sampler.batch(0, position)
+            each.append(time.perf_counter() - began)
     return {
         "first batch, s": first,
         "a batch of 256, ms": 1e3 * statistics.median(each),
-        "sampler, MB": held() - before,
+        "sampler, MB": memory.most,
     }
 
 
 def page(place: Path) -> Figures:
     """What a page looks at: neighbours and the map of a keyed draw."""
-    before, began = held(), time.perf_counter()
-    embeddings = np.load(place, mmap_mode="r")
-    rows: NDArray[np.float32] = np.asarray(embeddings[np.sort(drawn(len(embeddings), ROWS))])
-    neighbours(rows)
-    mapped(rows)
-    return {"page's draw, s": time.perf_counter() - began, "page's draw, MB": held() - before}
+    with Memory() as memory:
+        began = time.perf_counter()
+        embeddings = np.load(place, mmap_mode="r")
+        rows: NDArray[np.float32] = np.asarray(embeddings[np.sort(drawn(len(embeddings), ROWS))])
+        neighbours(rows)
+        mapped(rows)
+        took = time.perf_counter() - began
+    return {"page's draw, s": took, "page's draw, MB": memory.most}
 
 
 def by_samples(n: int, cells: str, scratch: Path | None) -> None:
@@ -175,23 +202,22 @@ def by_samples(n: int, cells: str, scratch: Path | None) -> None:
 
 
 def step(size: int) -> Figures:
-    """A step of SimCLR on pictures of 32 pixels: the median of five, and the memory beside the plan's."""
-    before = held()
-    torch.manual_seed(0)
-    method = SimCLR(build_encoder("resnet18_cifar"))
-    optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.0)
-    gradients, views = gradients_of(method, "fp32", torch.device("cpu")), ImageViews()
+    """A step of SimCLR on pictures of 32 pixels, median of some, after one to warm up."""
+    taken = []
     index = torch.arange(size)
     pixels = rng.numpy_generator(0, "scale", "pixels").integers(0, 256, (size, 3, 32, 32), dtype=np.uint8)
-    batch = {"index": index, "image": torch.from_numpy(pixels), "cell": index // 30, "identity": index}
-    taken = []
-    for number in range(3 if size >= 512 else 6):
-        began = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        gradients(views(batch, Address(0, 0, number)))
-        optimizer.step()
-        taken.append(time.perf_counter() - began)
-    return {"a step, s": statistics.median(taken[1:]), "a step, MB": held() - before}
+    with Memory() as memory, rng.seeded(0, "scale"):
+        method = SimCLR(build_encoder("resnet18_cifar"))
+        optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.0)
+        gradients, views = gradients_of(method, "fp32", torch.device("cpu")), ImageViews()
+        batch = {"index": index, "image": torch.from_numpy(pixels), "cell": index // 30, "identity": index}
+        for number in range(3 if size >= 512 else 6):
+            began = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            gradients(views(batch, Address(0, 0, number)))
+            optimizer.step()
+            taken.append(time.perf_counter() - began)
+    return {"a step, s": statistics.median(taken[1:]), "a step, MB": memory.most}
 
 
 def by_batch(size: int) -> None:
@@ -202,7 +228,7 @@ def by_batch(size: int) -> None:
             "train": {"batch_size": size},
             "stages": 1,
         }
-        training = plan(parse(recipe), 1, Given(samples=50_000)).stages[0].training
+        training = plan(parse(recipe), 1, Given(samples=size)).stages[0].training
         planned = sum(figure.most for figure in training.values()) / 2**20
         return alone(step, size) | {"planned, MB": planned}
 
@@ -222,17 +248,18 @@ def run(stages: int, n: int) -> Figures:
         )
     )
     folder, after = Path(tempfile.mkdtemp(prefix="scale-")), Figures()
-    before, began = held(), time.perf_counter()
+    with Memory() as memory:
+        began = time.perf_counter()
 
-    def on_stage() -> None:
-        number = len(after) // 2 + 1
-        after[f"{number} stages, s"] = time.perf_counter() - began
-        after[f"{number} stages, MB"] = held() - before
+        def on_stage() -> None:
+            number = len(after) // 2 + 1
+            after[f"{number} stages, s"] = time.perf_counter() - began
+            after[f"{number} stages, MB"] = memory.most
 
-    try:
-        multistage.run(build_parts(recipe, *open_data(recipe)), folder, on_stage=on_stage)
-    finally:
-        shutil.rmtree(folder)
+        try:
+            multistage.run(build_parts(recipe, *open_data(recipe)), folder, on_stage=on_stage)
+        finally:
+            shutil.rmtree(folder)
     return after
 
 

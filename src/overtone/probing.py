@@ -73,15 +73,12 @@ def held(parts: Parts, spec: StageSpec) -> Held:
     place(method, parts.precision, parts.device)
     learning = [p for p in method.parameters() if p.requires_grad]
     a_view = sum(_content(view) for view in _views(parts, _SIZES[0])) // _SIZES[0]
-    sizes, dim, largest = [], 0, 0
-    for size in _SIZES:
-        found = _forward(parts, method, spec.micro_batch_size is not None, size)
-        sizes.append(found.total)
-        largest = found.largest // size
+    passes = [_forward(parts, method, spec.micro_batch_size is not None, size) for size in _SIZES]
     with torch.no_grad(), evaluating(encoder):
         dim = encoder(to_device(_batch(parts, 2), parts.device)).shape[1]
-    square = np.linalg.solve(np.vander(_SIZES, 3, increasing=True).astype(float), sizes)
-    constant, each, pair = (max(0.0, round(float(value), 3)) for value in square)
+    powers = np.vander(_SIZES, 3, increasing=True).astype(float)
+    coefficients = np.linalg.solve(powers, [found.total for found in passes])
+    constant, each, pair = (max(0.0, round(float(value), 3)) for value in coefficients)
     moments = {"adamw": 2, "sgd": 1}[spec.optimizer]
     return Held(
         encoder=saved,
@@ -91,7 +88,7 @@ def held(parts: Parts, spec: StageSpec) -> Held:
         optimizer=moments * _bytes(learning) + (4 * len(learning) if spec.optimizer == "adamw" else 0),
         batch=_content(_batch(parts, 1)) + a_view,
         activations=(constant, each, pair),
-        scratch=2 * largest,
+        scratch=2 * passes[-1].largest // _SIZES[-1],
         dim=dim,
     )
 
@@ -218,11 +215,10 @@ def _content(batch: Batch) -> int:
 
 
 def _batch(parts: Parts, size: int) -> Batch:
-    data = parts.dataset
-    samples = [data[row % len(data)] for row in range(size)]
-    index = np.arange(size)
-    batch = data.collate(samples)
-    return {**with_ids({**batch, "index": torch.from_numpy(index)}, np.zeros(size, np.int64), index)}
+    """So many samples, of which none is a copy of another, in one cell."""
+    data, index = parts.dataset, np.arange(size)
+    batch = data.collate([data[row % len(data)] for row in range(size)])
+    return with_ids({**batch, "index": torch.from_numpy(index)}, np.zeros(size, np.int64), index)
 
 
 def _views(parts: Parts, size: int) -> list[Batch]:
