@@ -35,6 +35,7 @@ _KEPT = {
     "disk": "Decoded samples are kept in a file, which is mapped.",
     "none": "Decoded samples are not kept: each pass reads and decodes them.",
 }
+_ASSIGNED = 3 * 2**26  # bytes while samples are assigned to clusters, a chunk at a time
 _SORTING = 40  # bytes a sample while it is assigned to a cluster and sorted by it
 
 
@@ -426,6 +427,7 @@ class _Run:
         first = min(k, _ONE_LEVEL) if k <= _ONE_LEVEL else round(math.sqrt(k))
         return {
             "samples that centers are found from": Figure.estimate(4 * dim * min(self.n, first * _POINTS)),
+            "chunk that is assigned": Figure.estimate(_ASSIGNED),
             "labels and order": Figure.estimate(_SORTING * self.n),
             "centers": Figure.estimate(4 * dim * k),
         } | self.data_held()
