@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     {"report", "recipe"},
     {
         "study", "integrating", "results", "image_text", "readers", "finding_pairs", "diagnosing", "fitting",
-        "auto", "demo", "exploring", "reporting", "comparing",
+        "auto", "demo", "exploring", "reporting", "comparing", "peeking", "probing", "planning",
     },
     {"cli"},
     {"__main__"},
