@@ -85,7 +85,7 @@ def draw(n: int, dimension: int, folder: Path) -> Path:
 
 
 def in_turn(names: Sequence[str], file: Path, k: int, repeats: int) -> dict[str, Found]:
-    """Each contender's median of some runs, each a process of its own, taking turns; of none, one run here."""
+    """Each contender's median of some runs, each a process of its own, in turn; of none, one run here."""
     if not repeats:
         return {name: Found(**_run(name, file, k)) for name in names}
     runs: dict[str, list[Found]] = {name: [] for name in names}
