@@ -3,8 +3,9 @@
     python benchmarks/speed/overhead.py            # 1 minute
     python benchmarks/speed/overhead.py --smoke    # tiny, a few seconds
 
-All three read the same data set through torch's loader, ours by a partition's cells, the others shuffled. Lightning's loggers, progress bar and
-checkpoints are off; ours keeps its ledger, its seeds and its checks, which it cannot do without.
+All three read the same data set through torch's loader, ours by a partition's cells, the others shuffled.
+Lightning's loggers, progress bar and checkpoints are off; ours keeps its ledger, its
+seeds and its checks, which it cannot do without.
 """
 
 from __future__ import annotations

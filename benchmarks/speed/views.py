@@ -1,6 +1,6 @@
 """Two views of a batch of 256 pictures: a whole batch at a time, against torchvision's and kornia's.
 
-    python benchmarks/speed/views.py            # 32, 96 and 224 pixels, with all threads and with one: 2 minutes
+    python benchmarks/speed/views.py            # 32, 96 and 224 pixels, all threads and one: 2 minutes
     python benchmarks/speed/views.py --smoke    # tiny, a few seconds
 
 Crop, flip, colour jitter and grey of SimCLR, the same probabilities everywhere; no blur, as at 32 pixels.
