@@ -4,7 +4,8 @@
     python benchmarks/speed/step.py --smoke              # tiny, a few seconds
 
 SimCLR in fp32, pictures decoded and in memory. lightly as its users run it: its transform of PIL pictures,
-two worker processes, its head and loss, the same backbone, SGD. All take blocks of steps in turn, whose first does not count; a row is the median step.
+two worker processes, its head and loss, the same backbone, SGD. All take blocks of steps in turn, whose
+first does not count; a row is the median step.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def _lightly(case: Case, pixels: NDArray[np.uint8], batch_size: int) -> Callable
     from lightly.data import LightlyDataset
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     class Pictures(torch.utils.data.Dataset[tuple[list[Tensor], int]]):
         transform: Callable[[Image.Image], list[Tensor]]  # which lightly sets
@@ -171,14 +172,15 @@ def _lightly(case: Case, pixels: NDArray[np.uint8], batch_size: int) -> Callable
 
     def block() -> list[float]:
         encoder = _method(case).encoder
+        backbone = encoder.get_submodule("backbone")
         head = SimCLRProjectionHead(encoder.dim, encoder.dim, 128)
-        model, criterion = nn.ModuleList([encoder.backbone, head]).train(), NTXentLoss()
+        model, criterion = nn.ModuleList([backbone, head]).train(), NTXentLoss()
         optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4)
         loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=2)
         ends = [time.perf_counter()]
         for views, *_ in loader:
             optimizer.zero_grad()
-            first, second = (head(encoder.backbone(view)) for view in views)
+            first, second = (head(backbone(view)) for view in views)
             criterion(first, second).backward()
             optimizer.step()
             ends.append(time.perf_counter())
