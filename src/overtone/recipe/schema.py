@@ -66,7 +66,8 @@ class Recipe(BaseModel):
     stop: Literal["auto"] | None = None
     duplicates: Duplicates = "near"
     normalise: Literal["each", "once"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    layout: Literal["channels_last"] | None = None
     num_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
