@@ -230,7 +230,7 @@ def _cluster(
         cells, cell_size = Partition(upper.labels_), len(samples) / k
         settings = settings._replace(cell_size=settings.cell_size or cell_size)
         return _within(stages, samples, cells, _shares(cells, cell_size), settings, everyone)
-    fewest = 0 if settings.by_faiss else _FEW  # they cost less than reading the rest once
+    fewest = 0 if settings.by_faiss else _FEW // 2  # they cost less than reading the rest once
     n_points = min(len(samples), max(k * settings.max_points_per_cluster, fewest))
     key = rng.derive(settings.seed, "subsample")
     drawn = np.sort(rng.permuted(np.arange(n_points), len(samples), key))
