@@ -73,6 +73,14 @@ def reseed(seed: int, *address: Key) -> None:
     random.seed(value)
 
 
+def of_step() -> torch.Generator:
+    """The process's own stream, for a method that draws inside its step.
+
+    The step loop seeds it at (seed, stage, step, rank) before each step: what is drawn belongs to the step.
+    """
+    return torch.default_generator
+
+
 def uniforms(index: Tensor, columns: int, seed: int, *address: Key) -> Tensor:
     """Random numbers that belong to (address, index): the same for a sample in whatever batch it comes.
 

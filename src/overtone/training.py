@@ -106,6 +106,7 @@ def train(
     place(method, pace.precision, device)
     start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs) - pace.warm_start_steps
     method.train()
+    begin_step: Callable[[int, int, int], object] = getattr(method, "begin_step", lambda *_: None)
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with (
@@ -120,6 +121,7 @@ def train(
             share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
+            begin_step(max(step, 0), per_epoch, total)
             optimizer.zero_grad(set_to_none=True)
             with _buffers_kept(method) if step < 0 else nullcontext():
                 loss, z = gradients(_made(material, to_device(batch, device), _turn(step, total)))

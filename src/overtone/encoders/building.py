@@ -24,7 +24,9 @@ from overtone.imports import imported
 _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
-ENCODERS = (*_BACKBONES, "series_cnn", "small_clip")
+# Those that take a whole batch by themselves.
+_WHOLE: dict[str, Callable[..., Encoder]] = {"series_cnn": SeriesEncoder, "small_clip": small_clip}
+ENCODERS = (*_BACKBONES, *_WHOLE)
 """The names of what is built in."""
 _NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>", "hf:<model>"]
 # The statistics of ImageNet, on which torchvision's weights were trained.
@@ -77,10 +79,8 @@ def build_encoder(
     family, colon, model = name.partition(":")
     if pretrained and family not in FAMILIES:
         raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
-    if name == "series_cnn":
-        return _called(name, SeriesEncoder, channels=channels, **arguments)
-    if name == "small_clip":
-        return _called(name, small_clip, channels=channels, **arguments)
+    if name in _WHOLE:
+        return _called(name, _WHOLE[name], channels=channels, **arguments)
     if family in _TOWERS:
         if mean or std:
             raise RecipeError(f"encoder.mean, encoder.std: {name} has statistics of its own; leave them out")

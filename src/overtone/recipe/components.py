@@ -22,6 +22,7 @@ from overtone.encoders import ENCODERS, FAMILIES, build_encoder
 from overtone.errors import RecipeError
 from overtone.imports import imported
 from overtone.recipe.origin import Origin, Place
+from overtone.strategies import STRATEGIES
 
 GIVEN = "given"  # the name of what came from Python as an object
 
@@ -84,7 +85,12 @@ KINDS = {
     ),
     "method": Kind(
         "name",
-        {"simclr": methods.SimCLR, "clip": methods.CLIP, "siglip": methods.SigLIP},
+        {
+            "simclr": methods.SimCLR,
+            "clip": methods.CLIP,
+            "siglip": methods.SigLIP,
+            **{name: one.build for name, one in STRATEGIES.items()},
+        },
         given=frozenset({"encoder"}),
     ),
     "encoder": Kind(

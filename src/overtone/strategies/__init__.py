@@ -1,0 +1,10 @@
+"""Published contrastive strategies, one file each: a method, what it says of itself, and a recipe beside it.
+
+To add one: a file here with a class under `@strategy(...)`, its import below, `recipes/NAME.yaml`,
+a test in `tests/strategies`, a page in `docs/strategies`.
+"""
+
+from overtone.strategies.cacr import CACR
+from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
+
+__all__ = ["CACR", "STRATEGIES", "Strategy", "recipe_of"]
