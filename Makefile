@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow soak lint bench docs clean
+.PHONY: demo test test-slow soak lint bench strategies docs clean
 
 demo: $(READY)
 	$(BIN)/overtone demo --out demo-run
@@ -37,6 +37,11 @@ bench: $(READY)
 	done
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/sampler.py
+
+# What each strategy claims, trained and drawn: docs/strategies.
+strategies: $(READY)
+	$(BIN)/python benchmarks/strategies/claims.py
+	$(BIN)/python benchmarks/strategies/pictures.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)

@@ -2,8 +2,8 @@
 
     python benchmarks/strategies/pictures.py
 
-An arrow is minus the gradient of the loss by the place of a point on the unit circle (or in the plane), so the
-pictures cannot say anything else than the code. Writes `docs/strategies/images/NAME.svg`.
+An arrow is minus the gradient of the loss by the place of a point on the unit circle (or in the plane), so
+the pictures cannot say anything else than the code. Writes `docs/strategies/images/NAME.svg`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from overtone.strategies.cacr import attraction, repulsion
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
-# Degrees on the circle: the anchor, its positives, its negatives from near to far, two points of another cell.
+# Degrees on the circle: the anchor, its positives, its negatives, two points of another cell.
 ANGLES = (90.0, 70.0, 130.0, 40.0, 160.0, 200.0, 300.0, 350.0, 250.0)
 KINDS = ("anchor", "positive", "positive", *("negative",) * 4, *("other cell",) * 2)
 CELL = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1])

@@ -36,7 +36,7 @@ def test_repulsion_is_the_loop_over_the_negatives_of_each_row(sharpness: float) 
     total = []
     for i in range(6):
         negatives = [j for j in range(6) if ids.cell[i] == ids.cell[j] and ids.identity[i] != ids.identity[j]]
-        costs = torch.tensor([float((rows[i] - columns[j]).square().sum()) for j in negatives]).double()
+        costs = torch.tensor([(rows[i] - columns[j]).square().sum() for j in negatives], dtype=rows.dtype)
         total.append((torch.softmax(-sharpness * costs, 0) * costs).sum())
     found = repulsion(rows, columns, ids, ids, sharpness)
     assert_close(found, torch.stack(total).mean(), rtol=1e-12, atol=1e-12)
@@ -64,4 +64,6 @@ def test_alone_in_their_cells_nothing_repels_and_all_stays_finite() -> None:
     ids = _ids([0, 1, 2])
     loss = repulsion(rows, rows, ids, ids)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == 0 and rows.grad is not None and not rows.grad.any()
+    assert loss.item() == 0
+    assert rows.grad is not None
+    assert not rows.grad.any()

@@ -1,10 +1,10 @@
 """Runs the recipe of each strategy, the same without what its claim rests on, and random weights; one table.
 
-    python benchmarks/strategies/run.py --seeds 3 --jobs 2          # all of them
-    python benchmarks/strategies/run.py cacr mochi --seeds 3        # some
+    python benchmarks/strategies/claims.py --seeds 3 --jobs 2          # all of them
+    python benchmarks/strategies/claims.py cacr mochi --seeds 3        # some
 
-Called again it continues; what is finished is not repeated. Each run goes to `runs/strategies/NAME/`, what was
-found to `docs/strategies/found.json`, and the table of all that was ever found to `docs/strategies/README.md`.
+Called again it continues; what is finished is not repeated. Runs go to `runs/strategies/NAME/`, what was
+found to `docs/strategies/found.json`, and the table of all of that to `docs/strategies/README.md`.
 """
 
 from __future__ import annotations
