@@ -17,6 +17,7 @@ from torch import Tensor
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
 from overtone.strategies.cacr import attraction, repulsion
@@ -42,10 +43,10 @@ def draw(name: str, loss: Callable[[Tensor], Tensor], points: Tensor | None = No
     place, force = points.detach(), -gradient
     length = force.norm(dim=1).amax().clamp_min(1e-12)
     figure, axes = plt.subplots(figsize=(3.4, 3.4))
-    axes.add_patch(plt.Circle((0, 0), 1, fill=False, color="#cccccc"))
+    axes.add_patch(Circle((0, 0), 1, fill=False, color="#cccccc"))
     for kind, colour in COLOURS.items():
         here = [row for row, other in enumerate(KINDS) if other == kind]
-        axes.scatter(*place[here].T, color=colour, label=kind, zorder=3, s=30)
+        axes.scatter(place[here, 0], place[here, 1], color=colour, label=kind, zorder=3, s=30)
     arrows = 0.6 * force / length
     axes.quiver(
         *place.T, *arrows.T, angles="xy", scale_units="xy", scale=1, width=0.009, color="#444444", zorder=2
