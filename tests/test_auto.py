@@ -7,6 +7,7 @@ import pytest
 
 from overtone import auto
 from overtone.auto import recipe_for
+from overtone.calibrating import Way
 from overtone.errors import DataError, RecipeError
 from overtone.recipe import Recipe
 
@@ -14,7 +15,7 @@ from overtone.recipe import Recipe
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """128 pictures of 50 x 70 pixels, and a machine that trains 100 samples a second."""
-    monkeypatch.setattr(auto, "_fastest", lambda recipe, channels: (recipe.precision, 100.0))
+    monkeypatch.setattr(auto, "_fastest", lambda recipe, channels: (Way("fp32"), 100.0))
     np.save(tmp_path / "p.npy", np.zeros((128, 50, 70, 3), np.uint8))
     return tmp_path / "p.npy"
 

@@ -14,6 +14,7 @@ from overtone.discrimination import (
     SAMPLES,
     TEMPERATURES,
     Discrimination,
+    Looks,
     discrimination,
     known_inside,
     known_together,
@@ -123,6 +124,26 @@ def test_an_encoder_knows_what_the_views_leave_of_what_it_sees() -> None:
     assert left.known > 0.99
     assert right.accuracy < 0.2
     assert right.known < 0.1
+
+
+def test_looking_at_several_partitions_finds_what_looking_at_each_alone_does() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 3, 4, 8), dtype=np.uint8)
+    dataset, device = arrays(pixels), torch.device("cpu")
+    calls: list[int] = []
+
+    def views(batch: Batch, _: Address) -> list[Batch]:
+        calls.extend(batch["index"].tolist())
+        kept = (7 * batch["index"][:, None, None, None] + torch.arange(8)) % 3 == 0
+        return [batch, {**batch, "image": batch["image"] * kept}]
+
+    encoders = [_Left(), _Right()]
+    partitions = [Partition(np.arange(3000) % cells) for cells in (2, 7, 300)]
+    alone = [known_inside(encoders, dataset, views, each, seed=3, device=device) for each in partitions]
+    calls.clear()
+    looks = Looks(encoders, dataset, views, seed=3, device=device)
+    for partition, found in zip(partitions, alone, strict=True):
+        np.testing.assert_allclose(looks.inside(partition), found)
+    assert len(calls) == len(set(calls)) == 3000
 
 
 def _sides(draw: torch.Generator, what: torch.Tensor, noise: float) -> tuple[torch.Tensor, torch.Tensor]:

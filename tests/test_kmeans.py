@@ -102,9 +102,9 @@ def test_two_levels_cover_everything_with_the_clusters_asked_for(
     monkeypatch.setattr(module, "_ONE_LEVEL", 89)
     with caplog.at_level(logging.INFO):
         two = kmeans(points, 90, seed=0)
-    assert "90 clusters of 900 samples on two levels: 9, then within each" in caplog.text
-    assert two.cluster_centers_.shape == (90, 8)
-    assert set(two.labels_.tolist()) <= set(range(90))
+    assert "90 clusters of 900 samples on 2 levels: 9, then within each" in caplog.text
+    assert len(two.cluster_centers_) == pytest.approx(90, rel=0.1)
+    assert set(two.labels_.tolist()) == set(range(len(two.cluster_centers_)))
     assert two.inertia_ < 1.2 * one.inertia_
 
 
@@ -235,3 +235,57 @@ def test_an_impossible_number_of_clusters_is_refused_with_both_numbers(k: int) -
 def test_stages_of_different_lengths_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"got \(3, 3\), \(4, 4\)"):
         kmeans([np.eye(3), np.eye(4)], 2, seed=0)
+
+
+@pytest.fixture
+def lumps() -> Floats:
+    """2,400 samples: blobs of very different sizes, strays, and 100 copies of one sample."""
+    draws = np.random.default_rng(0)
+    blobs = [draws.standard_normal(16) + 0.2 * draws.standard_normal((n, 16)) for n in (1500, 600, 150, 40)]
+    copies = np.repeat(draws.standard_normal((1, 16)), 100, axis=0)
+    return np.concatenate([*blobs, copies, 3 * draws.standard_normal((10, 16))])
+
+
+def test_fine_cells_keep_within_four_times_their_mean_size_whatever_the_data(
+    monkeypatch: pytest.MonkeyPatch, lumps: Floats
+) -> None:
+    monkeypatch.setattr(module, "_ONE_LEVEL", 100)
+    found = kmeans(lumps, 240, seed=0)
+    sizes = np.bincount(found.labels_)
+    assert sizes.min() >= 2.5
+    assert sizes.max() <= 40
+    assert len(sizes) == len(found.cluster_centers_) == pytest.approx(240, rel=0.05)
+    assert found.inertia_ == pytest.approx(spherical_inertia(lumps, found.labels_), rel=1e-4)
+
+
+def test_three_levels_are_shared_out_without_changing_what_is_found(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lumps: Floats
+) -> None:
+    monkeypatch.setattr(module, "_ONE_LEVEL", 12)
+    monkeypatch.setattr(module, "_FAN", 10)
+    everyone = Processes(monkeypatch, [lumps], 2)
+    with caplog.at_level(logging.INFO):
+        alone = kmeans(lumps, 240, seed=0)
+    assert "240 clusters of 2400 samples on 3 levels: 6, then within each" in caplog.text
+    for one, other in zip(alone, kmeans(lumps, 240, seed=0, everyone=everyone), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_passes_in_torch_cluster_as_well_as_faiss_and_refill_what_is_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    points = np.random.default_rng(0).standard_normal((2000, 8)).astype(np.float32)
+    by_faiss = kmeans(points, 300, seed=0)
+    monkeypatch.setattr(module, "_FEW", 1999)
+    np.save(tmp_path / "embeddings.npy", points)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(kmeans(np.load(tmp_path / "embeddings.npy", mmap_mode="r"), 300, seed=0))
+    assert found[0].labels_.tolist() == found[1].labels_.tolist()
+    assert (
+        found[0].labels_.tolist()
+        == oracles.nearest(points.astype(float), found[0].cluster_centers_.astype(float)).tolist()
+    )
+    assert found[0].inertia_ < 1.02 * by_faiss.inertia_
+    assert np.bincount(found[0].labels_, minlength=300).min() > 0

@@ -25,18 +25,21 @@ LAYERS: list[set[str]] = [
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "strategies", "gradients", "training"},
-    {"evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "stopping", "multistage"},
+    {
+        "evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "stopping", "multistage",
+        "calibrating",
+    },
     {"report", "recipe"},
     {
         "study", "integrating", "results", "image_text", "readers", "finding_pairs", "diagnosing", "fitting",
-        "auto", "demo", "exploring", "reporting", "comparing",
+        "auto", "demo", "exploring", "reporting", "comparing", "peeking", "probing", "planning",
     },
     {"cli"},
     {"__main__"},
 ]  # fmt: skip
 
 # The only places that may touch the streams that the whole process shares.
-DRAWS_GLOBALLY = {"rng": {"torch.manual_seed", "np.random", "random"}}
+DRAWS_GLOBALLY = {"rng": {"torch.default_generator", "np.random", "random"}}
 
 
 @cache
@@ -127,7 +130,11 @@ def _draws(code: ast.AST) -> set[str]:
     found = {i for i in _imported(code) if i == "random" or i.startswith("random.")}
     for node in ast.walk(code):
         text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-        found |= {s for s in ("torch.manual_seed", "torch.seed", "np.random") if text == s}
+        found |= {
+            s
+            for s in ("torch.manual_seed", "torch.seed", "torch.default_generator", "np.random")
+            if text == s
+        }
         # Drawing into a tensor or from a module takes no address either.
         if isinstance(node, ast.Call) and ast.unparse(node.func) in (
             "torch.rand",

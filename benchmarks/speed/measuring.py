@@ -1,6 +1,6 @@
 """How the parts of a run are timed: in turn with a peer, and against the limits of the machine.
 
-Each script of this folder measures one part and calls `keep`; `table.py` gathers what was kept.
+Each script of this folder measures one part and calls `keep`; `speed_table.py` gathers what was kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 KEPT = Path("runs/speed")
+Found = dict[str, Any]
+"""What `keep` writes of a part."""
 REPEATS = 5
 
 
@@ -98,7 +100,7 @@ def peak_megabytes() -> float:
 def keep(part: str, rows: list[Row], measured: Ceilings) -> None:
     """Writes the rows of a part to `runs/speed/PART.json`, with the load that it was measured under."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    found = {
+    found: Found = {
         "part": part,
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
@@ -106,23 +108,31 @@ def keep(part: str, rows: list[Row], measured: Ceilings) -> None:
         "rows": [asdict(row) for row in rows],
     }
     (KEPT / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(markdown([found]))
+    print(markdown(found), machine_line(found), sep="\n\n")
 
 
-def markdown(parts: list[dict[str, Any]]) -> str:
-    """The table of some parts; a ratio says how many times as long as ours the peer takes."""
+def markdown(part: Found) -> str:
+    """The table of a part; a ratio says how many times as long as ours the peer takes."""
     lines = [
-        "| part | case | ours | peer | ratio | share of the limit | aim | |",
-        "|---|---|---:|---:|---:|---:|---|---|",
+        "| case | ours | peer | ratio | share of the limit | aim | |",
+        "|---|---:|---:|---:|---:|---|---|",
     ]
-    for part in parts:
-        for row in (Row(**values) for values in part["rows"]):
-            peers = "<br>".join(f"{name} {seconds_text(taken)}" for name, taken in row.peers.items())
-            ratios = "<br>".join(f"{taken / row.ours:.2f}" for taken in row.peers.values())
-            share = "" if row.floor is None else f"{100 * row.floor / row.ours:.0f} %"
-            cells = [part["part"], row.case, seconds_text(row.ours), peers, ratios, share, row.aim, row.note]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    for row in (Row(**values) for values in part["rows"]):
+        peers = "<br>".join(f"{name} {seconds_text(taken)}" for name, taken in row.peers.items())
+        ratios = "<br>".join(f"{taken / row.ours:.2f}" for taken in row.peers.values())
+        share = "" if row.floor is None else f"{100 * row.floor / row.ours:.0f} %"
+        cells = [row.case, seconds_text(row.ours), peers, ratios, share, row.aim, row.note]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def machine_line(part: Found) -> str:
+    """What the machine could do when a part was measured."""
+    fp32, bf16, bandwidth = (part["ceilings"][name] / 1e9 for name in Ceilings._fields)
+    return (
+        f"{part['threads']} threads; in the same run: matrix product {fp32:.0f} GFLOP/s in fp32, "
+        f"{bf16:.0f} in bf16, copy {bandwidth:.0f} GB/s; load {part['load']:.1f}."
+    )
 
 
 def seconds_text(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,25 +12,21 @@ import torch
 from PIL import Image
 
 from overtone import rng
-from overtone.contracts import Address
+from overtone.calibrating import WAYS, Way, fastest, speeds
 from overtone.datasets import Source, arrays, open_source
 from overtone.datasets.decoding import FORMATS, Framing
 from overtone.errors import DataError
-from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
-from overtone.optim import build_optimizer
 from overtone.progress import duration
 from overtone.recipe import Recipe, parse
 from overtone.recipe.building import encoder_for
 from overtone.recipe.origin import override
 from overtone.recipe.schema import device_name
-from overtone.training import place
 from overtone.views import ImageViews
 
 SIZES = (32, 48, 64, 96)  # on CPUs; larger pictures cost time that goes further in epochs
 PRESENTATIONS = 400_000  # samples shown a stage when no time is given
 FEWEST = 64  # two cells of thirty, and a few to spare for files that cannot be read
-STEPS = 5  # of calibration, after one to warm up
 SHARE = 0.85  # of the time goes into training; decoding, embedding and clustering take the rest
 
 
@@ -66,16 +61,17 @@ def recipe_for(
     values = _values(data, source)
     for assignment in overrides:
         override(values, assignment)
-    precision, speed = _fastest(parse(values), channels=values["data"].get("channels") or 3)
-    recipe = parse({"precision": precision, **values})
+    way, speed = _fastest(parse(values), channels=values["data"].get("channels") or 3)
+    values |= {"precision": way.precision, **({"layout": way.layout} if way.layout else {})}
+    recipe = parse(values)
     an_epoch = count / speed / SHARE
     if "epochs" not in values["train"]:
         wanted = minutes * 60 / an_epoch / _trainings(recipe, seeds, baselines) if minutes else None
         epochs = int(min(200, max(1, wanted or PRESENTATIONS / count)))
-        recipe = parse({"precision": precision, **values, "train": {**values["train"], "epochs": epochs}})
+        recipe = parse({**values, "train": {**values["train"], "epochs": epochs}})
     first = recipe.stage_specs()[0]
     size, taken = values["data"].get("image_size"), an_epoch * _epochs(recipe, seeds, baselines)
-    line(f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {precision}.")
+    line(f"{data}: {count:,} images, read at {size} pixels; encoder {recipe.encoder['name']}, {way}.")
     stages = f"{'up to ' if recipe.stages == 'auto' else ''}{len(recipe.stage_specs())}"
     line(
         f"{stages} stages of {first.epochs} epochs at about {speed:,.0f} samples/s: about "
@@ -131,15 +127,8 @@ def _shorter_side(source: Source, row: int) -> int | None:
         return None
 
 
-def _fastest(recipe: Recipe, channels: int) -> tuple[str, float]:
-    """The faster precision on this machine and its samples per second, from a few steps of each."""
-    asked = recipe.precision if "precision" in recipe.model_fields_set else None
-    speeds = {precision: _speed(recipe, channels, precision) for precision in ("fp32", "bf16")}
-    fastest = max(speeds, key=lambda precision: speeds[precision] * (1.1 if precision == "fp32" else 1))
-    return asked or fastest, speeds[asked or fastest]
-
-
-def _speed(recipe: Recipe, channels: int, precision: str) -> float:
+def _fastest(recipe: Recipe, channels: int) -> tuple[Way, float]:
+    """The fastest way on this machine, or the one asked for, and its samples per second."""
     device, size = torch.device(device_name(recipe.device)), recipe.data.get("image_size")
     batch_size = recipe.stage_specs()[0].batch_size
     height, width = Framing.of(size, channels, "crop").image_size or (SIZES[-1], SIZES[-1])
@@ -148,17 +137,12 @@ def _speed(recipe: Recipe, channels: int, precision: str) -> float:
     )
     dataset = arrays(pixels, channels_last=True)
     batch = dataset.collate([dataset[row] for row in range(batch_size)])
-    batch |= {"cell": torch.zeros(batch_size, dtype=torch.int64), "identity": batch["index"]}
-    with rng.seeded(0, "calibration"):
-        method = SimCLR(encoder_for(recipe.encoder, dataset, trained=False))
-    place(method, precision, device)
-    optimizer = build_optimizer(method, name="adamw", lr=1e-3, weight_decay=0.0)
-    gradients = gradients_of(method, precision, device)
-    views, taken = ImageViews(), []
-    for step in range(STEPS + 1):
-        began = time.perf_counter()
-        optimizer.zero_grad()
-        gradients(views(batch, Address(0, 0, step)))
-        optimizer.step()
-        taken.append(time.perf_counter() - began)
-    return batch_size / float(np.median(taken[1:]))
+    asked = "precision" in recipe.model_fields_set and recipe.precision != "auto"
+    ways = [Way(recipe.precision, recipe.layout)] if asked else WAYS
+
+    def method() -> SimCLR:
+        return SimCLR(encoder_for(recipe.encoder, dataset, trained=False))
+
+    found = speeds(method, ImageViews(), batch, device, ways)
+    way = next(iter(found)) if asked else fastest(found)
+    return way, found[way]

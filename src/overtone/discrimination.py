@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -166,10 +167,56 @@ def known_inside(
     Returns:
         One `Discrimination` an encoder.
     """
-    rows = some_cells(partition, seed)
-    pairs = two_views(encoders, dataset, views, rows, seed=seed, device=device)
-    cells = partition.pseudo_labels[rows]
-    return [discrimination(first, second, cells) for first, second in pairs]
+    return Looks(encoders, dataset, views, seed=seed, device=device).inside(partition)
+
+
+class Looks:
+    """`known_inside` of several partitions of the same samples, of which each is embedded once.
+
+    The arguments are those of `known_inside`.
+
+    >>> from overtone.datasets import trifeature
+    >>> class Pixels(nn.Module):
+    ...     def forward(self, batch): return batch["image"].flatten(1)
+    >>> alike = lambda batch, address: [batch, batch]
+    >>> looks = Looks([Pixels()], trifeature(8), alike, seed=0, device=torch.device("cpu"))
+    >>> [looks.inside(Partition(np.arange(8) % cells))[0].accuracy for cells in (1, 2, 4)]
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        encoders: Sequence[nn.Module],
+        dataset: Dataset,
+        views: Views,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.seed = seed
+        self._made = partial(two_views, encoders, dataset, views, seed=seed, device=device)
+        self._rows = np.empty(0, np.int64)  # ascending, as are those of what was made of them
+        self._sides: list[Sides] = []
+
+    def inside(self, partition: Partition) -> list[Discrimination]:
+        """One `Discrimination` an encoder."""
+        rows = some_cells(partition, self.seed)
+        self._look_at(np.setdiff1d(rows, self._rows))
+        places, cells = torch.from_numpy(np.searchsorted(self._rows, rows)), partition.pseudo_labels[rows]
+        return [discrimination(first[places], second[places], cells) for first, second in self._sides]
+
+    def _look_at(self, rows: NDArray[np.int64]) -> None:
+        """Adds samples that were not looked at."""
+        if not len(rows):
+            return
+        rows, made = np.concatenate([self._rows, rows]), self._made(rows=rows)
+        order = np.argsort(rows)
+        before = self._sides or [(side[0][:0], side[1][:0]) for side in made]
+        self._rows = rows[order]
+        self._sides = [
+            (torch.cat([old[0], new[0]])[order], torch.cat([old[1], new[1]])[order])
+            for old, new in zip(before, made, strict=True)
+        ]
 
 
 def some_cells(partition: Partition, seed: int, most: int = SAMPLES) -> NDArray[np.int64]:

@@ -133,7 +133,8 @@ def mapped(embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
     if n < 8:
         return np.full((n, 2), 0.5)
     kept = PCA(min(30, *embeddings.shape), svd_solver="full").fit_transform(embeddings)
-    placed = TSNE(perplexity=min(30.0, n / 4), init="pca", random_state=0, max_iter=600).fit_transform(kept)
+    steps = 300 + n // 5  # fewer samples come to rest sooner
+    placed = TSNE(perplexity=min(30.0, n / 4), init="pca", random_state=0, max_iter=steps).fit_transform(kept)
     low, high = placed.min(axis=0), placed.max(axis=0)
     spread: NDArray[np.float64] = (placed - low) / np.maximum(high - low, 1e-9)
     return spread

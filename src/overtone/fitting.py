@@ -26,7 +26,7 @@ from overtone.recipe.components import GIVEN
 from overtone.reporting import told, update
 from overtone.roster import require_same
 from overtone.run_folder import Parts
-from overtone.study import Study, working_in
+from overtone.study import Study, settled, working_in
 
 
 def fit(
@@ -66,7 +66,8 @@ def fit(
         seed: Every random draw belongs to it.
         duplicates: Which samples are one and so never negatives of each other: "near" copies, "exact" ones,
             or "keep": none. See `overtone.identities`.
-        precision: "fp32" or "bf16".
+        precision: "fp32", "bf16", or "auto": what a few steps of each show to be fastest, layouts included;
+            a run that continues keeps what it began with.
         device: "auto", "cpu", "cuda", ...
         num_workers: Processes that load samples, for data that are not cached.
         progress: Show bars and lines.
@@ -101,8 +102,14 @@ def fit(
             }
         )
     )
-    parts = _parts(recipe, data, held_out, encoder, method, views)
     shown = progress and os.environ.get("RANK", "0") == "0"
+
+    def tell(text: str) -> None:
+        if shown:
+            print(text, file=sys.stderr)
+
+    recipe = settled(recipe, folder, tell, lambda: _parts(recipe, data, held_out, encoder, method, views))
+    parts = _parts(recipe, data, held_out, encoder, method, views)
     with (
         distributed.joined(),
         distributed.by_first(lambda: working_in(folder)),

@@ -6,13 +6,17 @@ text data using clustering", Machine Learning 2001).
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from overtone import distributed, rng
 from overtone.errors import NumericalError, RecipeError
@@ -26,13 +30,18 @@ Everyone: TypeAlias = Callable[..., Sequence[Any]]
 
 _log = logging.getLogger(__name__)
 
-# More clusters are found on two levels: a fraction of the cost, cells of more even size, no worse inertia
-# (K = 2,000 of 20,000 samples around 40 Gaussians, D = 64, one core: 0.6 s against 3.0 s, inertia -0.6 %).
+# More clusters are found level by level, about `_FAN` inside each of the level above: the cost of a sample
+# grows with the logarithm of their number.
 _ONE_LEVEL = 1024
+_FAN = 512
+# Up to so many samples faiss finds them. Beyond, passes in torch take a fraction of the time: the matrix
+# product in the wheels of faiss is far from what a processor can do (56 against 300 GFLOP/s where measured).
+_FEW = 2**16
 # Up to here a spread start (k-means++) costs little and finds blobs that a random one misses. On random data
 # with K = 600 to 5,000 a random start ended 0.5 to 1.4 % below it in summed similarity, several times faster.
 _SPREAD_START = 256
-_CHUNK = 2**24  # numbers in memory at once while everything is assigned
+_SETTLING = 3  # the last passes, in which no cluster begins anew
+_CHUNK = 2**21  # numbers in memory at once while everything is assigned: what the caches hold
 
 
 class Clustering(NamedTuple):
@@ -53,6 +62,13 @@ class _Settings(NamedTuple):
     seed: int
     n_iter: int
     max_points_per_cluster: int
+    by_faiss: bool
+    cell_size: float = 0.0  # the mean size around which clusters are kept; 0 where they are as they come
+
+    @property
+    def least(self) -> float:
+        """The smallest size of a cluster that may stay."""
+        return max(2.0, self.cell_size / 4) if self.cell_size else 1.0
 
 
 def kmeans(
@@ -64,9 +80,12 @@ def kmeans(
     max_points_per_cluster: int = 256,
     everyone: Everyone | None = None,
 ) -> Clustering:
-    """Spherical k-means, trained by faiss on a seeded subsample; everything is then assigned in chunks.
+    """Spherical k-means, trained on a seeded subsample; everything is then assigned in chunks.
 
-    More than 1,024 clusters are found on two levels, clusters within clusters, and the log says so.
+    Up to 65,536 samples faiss trains, beyond it passes in torch. More than 1,024 clusters are found level by
+    level, clusters within clusters, and the log says so. Those of up to `max_points_per_cluster` samples on
+    average keep to a quarter of the mean size to four times it: smaller ones are dissolved and the largest
+    halved, so K may then differ a little from what was asked for.
 
     Args:
         embeddings: (N, D) of any scale, memory-mapped or not; or one such array a stage, each normalised by
@@ -92,7 +111,7 @@ def kmeans(
     stages = _stages(embeddings)
     n = len(stages[0])
     _check_n_clusters(n_clusters, n)
-    settings = _Settings(seed, n_iter, max_points_per_cluster)
+    settings = _Settings(seed, n_iter, max_points_per_cluster, n <= _FEW)
     found = _cluster(stages, np.arange(n), n_clusters, settings, everyone)
     if (found.labels_ == found.labels_[0]).all():
         raise NumericalError(
@@ -137,7 +156,7 @@ def kmeans_within(
         counts = np.clip(cells.sizes // 2, 1, n_clusters)
     else:
         counts = _shares(cells, cell_size)
-    settings = _Settings(seed, n_iter, max_points_per_cluster)
+    settings = _Settings(seed, n_iter, max_points_per_cluster, len(groups) <= _FEW)
     return _within(stages, np.arange(len(groups)), cells, counts, settings, everyone)
 
 
@@ -201,14 +220,24 @@ def _cluster(
 ) -> Clustering:
     """K clusters of these samples, which are all there are where the work is shared out."""
     if k > _ONE_LEVEL:
-        first = round(math.sqrt(k))
-        _log.info("%s clusters of %s samples on two levels: %s, then within each", k, len(samples), first)
-        cells = Partition(_cluster(stages, samples, first, settings, everyone).labels_)
-        return _within(stages, samples, cells, _shares(cells, len(samples) / k), settings, everyone)
-    n_points = min(len(samples), k * settings.max_points_per_cluster)
+        levels = max(2, math.ceil(math.log(k) / math.log(_FAN)))
+        first = round(k ** (1 / levels))
+        _log.info(
+            "%s clusters of %s samples on %s levels: %s, then within each", k, len(samples), levels, first
+        )
+        settings = settings._replace(by_faiss=False)
+        upper = _cluster(stages, samples, first, settings._replace(cell_size=0.0), everyone)
+        cells, cell_size = Partition(upper.labels_), len(samples) / k
+        settings = settings._replace(cell_size=settings.cell_size or cell_size)
+        return _within(stages, samples, cells, _shares(cells, cell_size), settings, everyone)
+    fewest = 0 if settings.by_faiss else _FEW // 2  # they cost less than reading the rest once
+    n_points = min(len(samples), max(k * settings.max_points_per_cluster, fewest))
     key = rng.derive(settings.seed, "subsample")
     drawn = np.sort(rng.permuted(np.arange(n_points), len(samples), key))
-    centers = _trained(_unit_rows(stages, samples[drawn]), k, settings)
+    points = _unit_rows(stages, samples[drawn])
+    centers = _trained(points, k, settings)
+    if settings.cell_size and n_points == len(samples):
+        return _balanced(torch.from_numpy(points), torch.from_numpy(centers), settings)
     if everyone is None:
         labels, similarity = _assigned(stages, samples, centers)
     else:
@@ -231,6 +260,7 @@ def _within(
     else:
         found = everyone("within", len(stages), cells.pseudo_labels, counts, settings)
         parts = [part for share in found for part in share]
+    counts = np.array([len(part.cluster_centers_) for part in parts])
     labels = np.empty(len(samples), np.int64)
     labels[cells.order] = np.concatenate(
         [part.labels_ + begin for part, begin in zip(parts, np.cumsum(counts) - counts, strict=True)]
@@ -260,6 +290,8 @@ def _trained(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArra
     if k == 1:
         mean = points.mean(axis=0, keepdims=True)
         return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
+    if not settings.by_faiss:
+        return _by_passes(torch.from_numpy(points), k, settings).numpy()
     import faiss
 
     # The start is given and nothing is left for faiss to draw; it splits the largest cluster to refill an
@@ -272,12 +304,89 @@ def _trained(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArra
         min_points_per_centroid=1,
         max_points_per_centroid=len(points),
     )
-    trainer.train(points, init_centroids=_start(points, k, settings.seed))
+    trainer.train(points, init_centroids=_start(points, k, settings))
     return np.asarray(trainer.centroids, dtype=np.float32)
 
 
-def _start(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
-    if k > _SPREAD_START:
+def _by_passes(points: Tensor, k: int, settings: _Settings) -> Tensor:
+    """Lloyd's algorithm; clusters that are empty, or too small where that counts, begin anew elsewhere."""
+    centers, labels = torch.from_numpy(_start(points.numpy(), k, settings)), torch.empty(0)
+    for turn in range(settings.n_iter):
+        before, labels = labels, _nearest(points, centers)[0]
+        if torch.equal(labels, before):
+            break
+        centers = _means(points, labels, k)
+        sizes = torch.bincount(labels, minlength=k)
+        small = torch.nonzero(sizes < settings.least).ravel()
+        crowded = torch.nonzero(sizes[labels] > len(points) / k).ravel()
+        if turn < settings.n_iter - _SETTLING and len(small):
+            m = min(len(small), len(crowded))
+            drawn = rng.permuted(np.arange(m), len(crowded), rng.derive(settings.seed, "refill", turn))
+            centers[small[:m]] = points[crowded[torch.from_numpy(drawn)]]
+    return centers
+
+
+def _balanced(points: Tensor, centers: Tensor, settings: _Settings) -> Clustering:
+    """Clusters of a quarter of the mean size to four times it, each with the mean of its samples as center.
+
+    Smaller ones are left to their nearest neighbours; then the largest is halved, again and again.
+    """
+    labels = _nearest(points, centers)[0]
+    sizes = torch.bincount(labels, minlength=len(centers))
+    # The largest stays in any case.
+    large = torch.nonzero(sizes >= min(settings.least, float(sizes.max()))).ravel()
+    small = torch.nonzero(sizes[labels] < sizes[large].min()).ravel()
+    labels[small] = large[_nearest(points[small], centers[large])[0]]
+    labels = torch.unique(labels, return_inverse=True)[1]
+    cells = Partition(labels.numpy())
+    split = np.split(cells.order, cells.offsets[1:-1])
+    largest = [(-len(members), cell, members) for cell, members in enumerate(split)]
+    heapq.heapify(largest)
+    count = cells.n_cells
+    while -largest[0][0] > 4 * settings.cell_size or (
+        count < len(centers) and -largest[0][0] >= 2 * settings.least
+    ):
+        _, cell, members = heapq.heappop(largest)
+        half = _half(points[torch.from_numpy(members)]).numpy()
+        labels[members[half]] = count
+        for number, part in ((cell, members[~half]), (count, members[half])):
+            heapq.heappush(largest, (-len(part), number, part))
+        count += 1
+    centers = _means(points, labels, count)
+    similarity = (points * centers[labels]).sum(dim=1).double()
+    return Clustering(labels.numpy(), centers.numpy(), float((2 - 2 * similarity).clamp(min=0).sum()))
+
+
+def _half(points: Tensor) -> Tensor:
+    """Which half of some samples lies towards the one that is farthest from their mean."""
+    far = points[(points @ points.mean(dim=0)).argmin()]
+    half = torch.zeros(len(points), dtype=torch.bool)
+    half[(points @ far).argsort(descending=True, stable=True)[: len(points) // 2]] = True
+    return half
+
+
+def _means(points: Tensor, labels: Tensor, k: int) -> Tensor:
+    """(k, D) the direction of each cluster's sum; nought of an empty one."""
+    sums = torch.zeros(k, points.shape[1]).index_add_(0, labels, points)
+    return torch.nn.functional.normalize(sums)
+
+
+def _nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+    """The center of the largest cosine for each row, the first of equals, and that cosine."""
+    length = _chunk(centers)
+    labels, cosines = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
+    products = torch.empty(min(length, len(points)), len(centers))
+    for begin in range(0, len(points), length):
+        part = slice(begin, begin + length)
+        rows = points[part]
+        found = torch.mm(rows, centers.T, out=products[: len(rows)])
+        torch.max(found, dim=1, out=(cosines[part], labels[part]))
+    return labels, cosines
+
+
+def _start(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArray[np.float32]:
+    seed = settings.seed
+    if k > _SPREAD_START or settings.cell_size:
         return points[rng.permuted(np.arange(k), len(points), rng.derive(seed, "start"))]
     from sklearn.cluster import kmeans_plusplus
 
@@ -289,35 +398,52 @@ def _start(points: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32
 def _assigned(stages: list[Floats], samples: Ints, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
     """The center of the largest cosine for each sample, the first of equals, and that cosine."""
     labels, similarity = np.empty(len(samples), np.int64), np.empty(len(samples))
-    length = _chunk(centers)
+    length, targets = _chunk(centers), torch.from_numpy(centers)
     for begin in range(0, len(samples), length):
         part = slice(begin, begin + length)
-        cosines = _unit_rows(stages, samples[part]) @ centers.T
-        labels[part] = cosines.argmax(axis=1)
-        similarity[part] = cosines.max(axis=1)
+        labels[part], similarity[part] = _nearest(
+            torch.from_numpy(_unit_rows(stages, samples[part])), targets
+        )
     return labels, similarity
 
 
-def _chunk(centers: Floats) -> int:
+def _chunk(centers: Floats | Tensor) -> int:
     """How many samples are assigned at a time."""
     return max(1, _CHUNK // int(max(centers.shape)))
 
 
 def _unit_rows(stages: list[Floats], samples: Ints) -> NDArray[np.float32]:
-    """(b, sum of D_s) float32 rows of length 1: each stage normalised, all of equal weight."""
-    parts: list[NDArray[np.float32]] = []
-    for stage, embeddings in enumerate(stages):
-        rows = np.asarray(embeddings[samples], dtype=np.float32)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        bad = samples[~((norms > 0) & np.isfinite(norms)).ravel()]
-        if len(bad):
-            named = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-            raise NumericalError(
-                f"embeddings {stage} of {len(stages)}: rows {named} are zero or not finite and have no"
-                " direction; embed again with a checkpoint from before the encoder diverged"
-            )
-        parts.append(rows / norms)
-    return np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))
+    """(b, sum of D_s) float32 rows of length 1, stages of equal weight; the samples ascend."""
+    unit = torch.empty(len(samples), sum(stage.shape[1] for stage in stages))
+    length = max(1, _CHUNK // unit.shape[1])
+    for begin in range(0, len(samples), length):
+        part, first = samples[begin : begin + length], 0
+        for stage, embeddings in enumerate(stages):
+            rows = _rows(embeddings, part)
+            # NumPy adds up each row by itself, in an order that no number of threads changes.
+            norms = np.sqrt(np.add.reduce((rows * rows).numpy(), axis=1, keepdims=True))
+            bad = part[~((norms > 0) & np.isfinite(norms)).ravel()]
+            if len(bad):
+                named = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+                raise NumericalError(
+                    f"embeddings {stage} of {len(stages)}: rows {named} are zero or not finite and have no"
+                    " direction; embed again with a checkpoint from before the encoder diverged"
+                )
+            place = unit[begin : begin + len(part), first : first + rows.shape[1]]
+            torch.div(rows, torch.from_numpy(norms), out=place)
+            first += rows.shape[1]
+    if len(stages) > 1:
+        unit /= float(np.float32(math.sqrt(len(stages))))
+    return unit.numpy()
+
+
+def _rows(embeddings: Floats, samples: Ints) -> Tensor:
+    """Some rows in float32; neighbours are read where they lie, without a copy."""
+    together = len(samples) and samples[-1] - samples[0] == len(samples) - 1
+    rows = embeddings[samples[0] : samples[-1] + 1] if together else embeddings[samples]
+    with warnings.catch_warnings():  # a map that must not be written to: nothing is
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
 
 
 def _stages(embeddings: Embeddings) -> list[Floats]:

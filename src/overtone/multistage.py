@@ -104,6 +104,7 @@ def train_stage(parts: Parts, folder: Path, stage: int, levers: Levers, display:
         "partition": levers.partition.digest(),
         "identities": hashlib.sha256(levers.identities.tobytes()).hexdigest(),
         "erasing": levers.erasing,
+        **({"layout": parts.layout} if parts.layout else {}),
         **parts.made_of,
         **{field: json.dumps(value) for field, value in dataclasses.asdict(spec).items()},
     }
@@ -212,6 +213,7 @@ def _pace(parts: Parts, spec: StageSpec) -> Pace:
         parts.precision,
         spec.micro_batch_size,
         parts.num_workers,
+        layout=parts.layout,
         checkpoint_seconds=parts.checkpoint_seconds,
         checkpoints_kept=parts.checkpoints_kept,
         warm_start_steps=spec.optimizer_warm_start_steps,

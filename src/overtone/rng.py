@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -68,7 +69,8 @@ def seeded(seed: int, *address: Key) -> Iterator[None]:
 def reseed(seed: int, *address: Key) -> None:
     """Seeds the same global streams, for a loop inside `seeded` that begins each step at its own address."""
     value = derive(seed, *address)
-    torch.manual_seed(value)
+    for seed_device in _torch_streams():
+        seed_device(value)
     np.random.seed(value % 2**32)
     random.seed(value)
 
@@ -79,6 +81,20 @@ def of_step() -> torch.Generator:
     The step loop seeds it at (seed, stage, step, rank) before each step: what is drawn belongs to the step.
     """
     return torch.default_generator
+
+
+@cache
+def _torch_streams() -> list[Callable[[int], object]]:
+    """What seeds the streams of the CPU and of the devices that are there.
+
+    The same as `torch.manual_seed`, which beside that takes a stack trace for each kind of device that is
+    not there: as long as the whole step of a small network.
+    """
+    streams: list[Callable[[int], object]] = [torch.default_generator.manual_seed]
+    if (device := torch.accelerator.current_accelerator(check_available=True)) is not None:
+        module = torch.get_device_module(device)
+        streams.append(getattr(module, "manual_seed_all", module.manual_seed))
+    return streams
 
 
 def uniforms(index: Tensor, columns: int, seed: int, *address: Key) -> Tensor:

@@ -38,6 +38,7 @@ class Parts:
         duplicates: Which samples are one and so never negatives, see `find_identities`.
         normalise: How the stages are concatenated.
         precision: "fp32" or "bf16".
+        layout: "channels_last", or None: as it is with fp32, channels_last with bf16.
         num_workers: Processes that decode; 0 where the data set is cached.
         device: Where to compute.
         shard: Split parameters and optimiser over the processes instead of repeating them.
@@ -59,6 +60,7 @@ class Parts:
     duplicates: Duplicates = "near"
     normalise: str = "each"
     precision: str = "fp32"
+    layout: str | None = None
     num_workers: int = 0
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     shard: bool = False

@@ -22,6 +22,7 @@ from overtone.partition import Partition
 Ints = NDArray[np.int64]
 
 _BLOCK = 1 << 20  # cells looked at together
+_AHEAD = 1 << 12  # samples drawn together, in whole batches
 
 
 class Coverage(NamedTuple):
@@ -125,6 +126,8 @@ class CellBatchSampler:
         self.seed, self.stage, self.step = seed, stage, 0
         self._address = (seed, "sampler", stage)
         self._latest_tape: tuple[int, _Tape] | None = None
+        self._latest: tuple[tuple[int, int], list[Ints]] | None = None
+        self._ahead = max(1, _AHEAD // (batch_size // world_size))
         self._chunk_offsets: Ints | None = None
         if cells_per_batch is not None:
             floor = _floor(cells_per_batch, min_batch_size, batch_size)
@@ -155,9 +158,22 @@ class CellBatchSampler:
         """
         if epoch < 0 or not 0 <= position < len(self):
             raise RecipeError(f"batch {position} of epoch {epoch}: epochs have batches 0 to {len(self) - 1}")
-        visited = rng.permuted(np.array([position]), len(self), self._key("batches", epoch))[0]
-        cell, place = self._packed(epoch, visited) if self._chunk_offsets is None else self._single(visited)
-        return self._samples(epoch, cell, place)
+        first = position - position % self._ahead
+        if self._latest is None or self._latest[0] != (epoch, first):
+            self._latest = (epoch, first), self._batches(epoch, first)
+        return self._latest[1][position - first].copy()
+
+    def _batches(self, epoch: int, first: int) -> list[Ints]:
+        """Some batches from the `first`-th on: drawn one by one, each would cost as much as all of them."""
+        positions = np.arange(first, min(first + self._ahead, len(self)))
+        visits = rng.permuted(positions, len(self), self._key("batches", epoch)).tolist()
+        laid = [
+            self._packed(epoch, visited) if self._chunk_offsets is None else self._single(visited)
+            for visited in visits
+        ]
+        cells, places = (np.concatenate(parts) for parts in zip(*laid, strict=True))
+        ends = np.cumsum([len(place) for _, place in laid])
+        return np.split(self._samples(epoch, cells, places), ends[:-1])
 
     def seek(self, step: int) -> None:
         """Sets the global step from which the next iteration runs."""

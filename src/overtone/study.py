@@ -22,13 +22,14 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from overtone import artifacts, distributed, interrupts, machine, multistage, rng
+from overtone.calibrating import calibrated
 from overtone.contracts import Dataset
 from overtone.errors import OvertoneError, RunError
 from overtone.links import leaving
 from overtone.progress import Display, Remote, logging_to
 from overtone.recipe import Recipe, build_parts, open_data, read, resolved, to_yaml
 from overtone.roster import require_same
-from overtone.run_folder import ended
+from overtone.run_folder import Parts, ended
 
 PLAIN = {
     "n_clusters": None,
@@ -209,6 +210,33 @@ def _asked_for(folder: Path) -> dict[str, Any]:
     if type(kept["seeds"]) is not int or kept["seeds"] < 1 or type(kept["baselines"]) is not bool:
         raise RunError(f"{place}: damaged: {kept}; expected a number of seeds from 1, and true or false.")
     return kept
+
+
+def settled(
+    recipe: Recipe, folder: Path, line: Callable[[str], None], make: Callable[[], Parts] | None = None
+) -> Recipe:
+    """A recipe whose `precision: auto` is decided: as the run in the folder was begun, else by measuring.
+
+    Args:
+        recipe: Any; comes back as it is where it says its precision.
+        folder: Of the run.
+        line: Takes what was measured.
+        make: Makes the objects of the recipe, where it alone does not.
+
+    Raises:
+        OvertoneError: The data cannot be read, or several processes would have to agree.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    place = folder / "recipe.yaml"
+    if place.exists():
+        own_code = [value for value in fields(recipe.model_dump()).values() if isinstance(value, str)]
+        begun = read(place, trusted=own_code)
+        return recipe.model_copy(update={"precision": begun.precision, "layout": begun.layout})
+    with threads(recipe.threads or os.cpu_count() or 1):
+        parts = make() if make else build_parts(recipe, open_data(recipe, folder / "cache")[0], None)
+        way = calibrated(parts, line)
+    return recipe.model_copy(update=way._asdict())
 
 
 def baselines(recipe: Recipe) -> dict[str, Recipe]:

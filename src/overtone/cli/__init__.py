@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from overtone.cli import data, diagnosing, pages, reading, training
+from overtone.cli import data, diagnosing, pages, planning, reading, training
 from overtone.errors import OvertoneError
 
 _DEBUG = "OVERTONE_DEBUG"  # also of the processes that a command starts
@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Train contrastive encoders that miss nothing: multistage contrastive learning on your own data.",
 )
 app.add_typer(training.app)
+app.add_typer(planning.app)
 app.add_typer(reading.app)
 app.add_typer(diagnosing.app)
 app.add_typer(pages.app)

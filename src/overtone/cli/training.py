@@ -117,12 +117,13 @@ def strategies() -> None:
 
 def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: int | None) -> None:
     from overtone.recipe import resolved
-    from overtone.study import Study
+    from overtone.study import Study, settled
 
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
     processes = max(beside, _processes(jobs, seeds * (4 if baselines else 1)) if beside == 1 else 1)
     threads = recipe.threads or max(1, (os.cpu_count() or 1) // processes)
-    study = Study(resolved(recipe.model_copy(update={"threads": threads})), out, seeds, baselines)
+    recipe = settled(recipe.model_copy(update={"threads": threads}), out, say)
+    study = Study(resolved(recipe), out, seeds, baselines)
     _finish(study, processes)
 
 

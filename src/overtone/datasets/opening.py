@@ -40,6 +40,7 @@ _READERS = {
     "pairs": _Reader(pairs, pairs_source),
     "webdataset": _Reader(webdataset, webdataset_source),
 }
+KINDS_OF_FILES = tuple(_READERS)
 
 
 def open_dataset(path: str | os.PathLike[str], **options: Any) -> ImageDataset | Captioned:
@@ -98,22 +99,27 @@ def open_some(
 
 def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
     """The pictures at a path, not yet read: how many there are, and the content of each."""
-    source, found = open_captions(path, **({"follow_links": True} if follow_links else {}))
+    options: dict[str, Any] = {"follow_links": True} if follow_links else {}
+    source, found = open_captions(path, **options)
     return source if found is None else with_captions(source, found)
 
 
-def open_captions(path: str | os.PathLike[str], **options: Any) -> tuple[Source, Captions | None]:
+def open_captions(
+    path: str | os.PathLike[str], kind: str | None = None, **options: Any
+) -> tuple[Source, Captions | None]:
     """The pictures at a path, not yet read, and the texts where there are some.
 
     Args:
         path: As for `open_dataset`.
+        kind: One of `KINDS_OF_FILES`; by default what lies there decides.
         **options: Those of the reader that say where texts are: `text`, `image`, `root`, ...; `follow_links`.
 
     Raises:
         DataError: Nothing there is known.
         RecipeError: An option is none of the reader's.
     """
-    kind = _kind(place := Path(path), options.get("follow_links", False))
+    place = Path(path)
+    kind = kind or _kind(place, options.get("follow_links", False))
     known = signature(_READERS[kind].source).parameters
     if unknown := [name for name in options if name not in known]:
         raise RecipeError(

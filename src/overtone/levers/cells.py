@@ -12,7 +12,7 @@ import numpy as np
 
 from overtone import artifacts, distributed, rng
 from overtone.clustering import Mode, next_partition
-from overtone.discrimination import known_inside
+from overtone.discrimination import Looks
 from overtone.granularity import candidates, chosen
 from overtone.kmeans import Floats, Ints
 from overtone.partition import Partition
@@ -81,13 +81,11 @@ def _size(parts: Parts, folder: Path, stage: int, made: Made) -> tuple[int | Non
     if not isinstance(wanted, str):
         return wanted, {"cell_size": wanted}
     encoders = [load_stage(parts, folder, earlier) for earlier in range(stage)]
+    looks = Looks(encoders, parts.dataset, parts.views, seed=parts.seed, device=parts.device)
 
     def known(size: int) -> float:
         cells, _ = made(size)
-        inside = known_inside(
-            encoders, parts.dataset, parts.views, cells, seed=parts.seed, device=parts.device
-        )
-        return max(found.known for found in inside)
+        return max(found.known for found in looks.inside(cells))
 
     size, measured = chosen(candidates(wanted, len(parts.dataset)), known)
     tried = ", ".join(f"{share:.0%} at {tried}" for tried, share in measured.items())

@@ -2,6 +2,15 @@
 
 from overtone.objectives.hard_negatives import HardNegatives, hard_negatives
 from overtone.objectives.ifm import IFM, ifm
-from overtone.objectives.nt_xent import NTXent, contrastive_accuracy, nt_xent
+from overtone.objectives.nt_xent import NTXent, contrastive_accuracy, nt_xent, nt_xent_both_ways
 
-__all__ = ["HardNegatives", "IFM", "NTXent", "contrastive_accuracy", "hard_negatives", "ifm", "nt_xent"]
+__all__ = [
+    "HardNegatives",
+    "IFM",
+    "NTXent",
+    "contrastive_accuracy",
+    "hard_negatives",
+    "ifm",
+    "nt_xent",
+    "nt_xent_both_ways",
+]

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from overtone.contracts import Ids
-from overtone.objectives.logits import check_temperature, own_and_others, tiles, unit
+from overtone.objectives.logits import (
+    arranged,
+    check_temperature,
+    own_and_others,
+    own_and_others_both_ways,
+    tiles,
+    unit,
+)
 
 
 def nt_xent(
@@ -51,6 +58,31 @@ def nt_xent(
     return -logsigmoid(own - others).mean()
 
 
+def nt_xent_both_ways(rows: Tensor, columns: Tensor, ids: Ids, temperature: float | Tensor = 0.2) -> Tensor:
+    """The mean of `nt_xent` of the rows among the columns, and of the columns among the rows (CLIP).
+
+    It computes each product of a row and a column once, where two calls do so twice.
+
+    Args:
+        rows: (n, d).
+        columns: (n, d); row i and column i are each other's positive.
+        ids: Of both.
+        temperature: As in `nt_xent`.
+
+    Returns:
+        Scalar loss.
+
+    Raises:
+        RecipeError: The temperature is not a finite number > 0.
+
+    >>> ids = Ids(cell=torch.tensor([0, 0]), identity=torch.tensor([0, 1]))
+    >>> nt_xent_both_ways(torch.eye(2), torch.eye(2), ids, temperature=1.0)  # log(1 + exp(0 - 1))
+    tensor(0.3133)
+    """
+    own, of_rows, of_columns = own_and_others_both_ways(rows, columns, ids, temperature)
+    return -(logsigmoid(own - of_rows) + logsigmoid(own - of_columns)).mean() / 2
+
+
 class NTXent:
     """`nt_xent` at a fixed temperature: an `Objective`."""
 
@@ -79,9 +111,12 @@ def contrastive_accuracy(
     tensor(0.5000)
     """
     with torch.autocast(rows.device.type, enabled=False):
-        margins = [
-            own - cosines.amax(dim=1)
-            for _, own, cosines in tiles(unit(rows), unit(columns), positive, row_ids, column_ids)
-        ]
-    margin = torch.cat(margins)
-    return (margin[margin != torch.inf] > 0).float().mean()
+        rows, columns = unit(rows), unit(columns)
+        own = (rows * columns.index_select(0, positive)).sum(dim=1)
+        row_order, column_order, pairs = arranged(positive, row_ids, column_ids)
+        best = torch.full_like(own, -torch.inf)
+        for tile in tiles(rows[row_order], columns[column_order], pairs):
+            best[tile.rows] = torch.maximum(best[tile.rows], tile.logits.amax(dim=1))
+    margin = own[row_order] - best
+    # Two ways to sum a product differ in its last digits: what is equal up to them is not more similar.
+    return (margin[margin != torch.inf] > 8 * torch.finfo(margin.dtype).eps).float().mean()

@@ -69,6 +69,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         duplicates=recipe.duplicates,
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,
         precision=recipe.precision,
+        layout=recipe.layout,
         num_workers=recipe.num_workers,
         device=_device(device_name(recipe.device)),
         shard=recipe.shard,

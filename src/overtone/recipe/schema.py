@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -65,7 +66,8 @@ class Recipe(BaseModel):
     stop: Literal["auto"] | None = None
     duplicates: Duplicates = "near"
     normalise: Literal["each", "once"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    layout: Literal["channels_last"] | None = None
     num_workers: int = Field(default=0, ge=0)
     threads: int | None = Field(default=None, ge=1)
     device: str = "auto"
@@ -105,7 +107,7 @@ class Recipe(BaseModel):
                 min(preset.stage["min_batch_size"], whole) if values["cells_per_batch"] else None
             )
         try:
-            return TypeAdapter(StageSpec).validate_python(values)
+            return _stage_schema().validate_python(values)
         except ValidationError as error:
             field, *inner = error.errors()[0]["loc"]
             nested = {"lora": Lora, "drift": Drift} if inner else {}
@@ -120,6 +122,11 @@ class Recipe(BaseModel):
 
     def _starts_trained(self) -> bool:
         return bool(self.encoder.get("pretrained") or self.encoder.get("weights"))
+
+
+@cache
+def _stage_schema() -> TypeAdapter[StageSpec]:
+    return TypeAdapter(StageSpec)  # making it takes longer than all it checks
 
 
 def read(path: Path, overrides: Sequence[str] = (), trusted: Collection[str] | None = None) -> Recipe:

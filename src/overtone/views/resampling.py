@@ -33,8 +33,11 @@ def resampled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     # Autocast would round the pictures to the mantissa of bfloat16.
     with torch.autocast(images.device.type, enabled=False):
         wide = torch.bmm(images.flatten(1, 2), columns.mT).view(*images.shape[:3], -1)
+        out = wide.new_empty(*wide.shape[:2], rows.shape[1], wide.shape[3])
         # Channel by channel: `matmul` with a broadcast dimension takes three times as long.
-        return torch.stack([torch.bmm(rows, channel) for channel in wide.unbind(1)], dim=1)
+        for channel, place in zip(wide.unbind(1), out.unbind(1), strict=True):
+            torch.bmm(rows, channel, out=place)
+        return out
 
 
 def crop_matrix(start: Tensor, side: Tensor, size: int, out_size: int, flip: Tensor | None = None) -> Tensor:
