@@ -16,37 +16,44 @@ def _student() -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
 
 
+def _weight(module: nn.Module) -> Tensor:
+    """The first."""
+    return next(module.parameters())
+
+
 def _moved(student: nn.Module, by: float) -> None:
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter += by
+            parameter.add_(by)
 
 
 def test_it_begins_equal_and_is_the_weighted_sum_of_all_weights_that_it_followed() -> None:
     student = _student()
-    teacher, begin = Teacher(student, 0.9), student[0].weight.detach().clone()
+    teacher, begin = Teacher(student, 0.9), _weight(student).detach().clone()
     for _ in range(3):
         _moved(student, 1.0)
         teacher.follow(student)
     # begin + 1, + 2, + 3 with weights 0.1 0.9^2, 0.1 0.9, 0.1
     expected = begin + 0.1 * (1 * 0.81 + 2 * 0.9 + 3)
-    torch.testing.assert_close(teacher.module[0].weight, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(_weight(teacher), expected, rtol=0, atol=1e-12)
 
 
 def test_momentum_one_stays_and_momentum_zero_copies() -> None:
     student = _student()
-    teacher, begin = Teacher(student, 1.0), student[0].weight.detach().clone()
+    teacher, begin = Teacher(student, 1.0), _weight(student).detach().clone()
     _moved(student, 1.0)
     teacher.follow(student)
-    assert torch.equal(teacher.module[0].weight, begin)
+    assert torch.equal(_weight(teacher), begin)
     teacher.follow(student, momentum=0.0)
-    assert torch.equal(teacher.module[0].weight, student[0].weight)
+    assert torch.equal(_weight(teacher), _weight(student))
 
 
 def test_no_gradient_reaches_it_and_no_graph_grows_on_it() -> None:
     student = _student()
     teacher = Teacher(student, 0.5)
-    (student(torch.ones(4, 3).double()) - teacher.module(torch.ones(4, 3).double())).square().sum().backward()
+    x = torch.arange(12.0).double().reshape(4, 3)
+    loss: Tensor = (student(x) - teacher.module(x)).square().sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     teacher.follow(student)
     assert all(p.grad is None and not p.requires_grad and p.is_leaf for p in teacher.parameters())
     assert all(p.grad is not None and p.requires_grad for p in student.parameters())
@@ -73,7 +80,6 @@ def test_a_restored_teacher_goes_on_as_the_one_that_was_saved() -> None:
 def test_momentum_rises_along_half_a_cosine_to_one() -> None:
     found = [rising(0.9, step, 4) for step in range(5)]
     assert found == pytest.approx([1 - 0.1 * (math.cos(math.pi * k / 4) + 1) / 2 for k in range(5)])
-    assert (found[0], found[2], found[4]) == (pytest.approx(0.9), pytest.approx(0.95), 1)
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.5, math.nan])

@@ -1,7 +1,9 @@
 """Contrastive methods: an encoder, a head, an objective and a step, one screen each."""
 
+from overtone.methods.byol import BYOL
 from overtone.methods.clip import CLIP
+from overtone.methods.moco import MoCo, MoCoV3
 from overtone.methods.siglip import SigLIP
 from overtone.methods.simclr import SimCLR
 
-__all__ = ["CLIP", "SigLIP", "SimCLR"]
+__all__ = ["BYOL", "CLIP", "MoCo", "MoCoV3", "SigLIP", "SimCLR"]
