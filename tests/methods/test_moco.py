@@ -21,6 +21,7 @@ from overtone.errors import RecipeError
 from overtone.methods import BYOL, MoCo, MoCoV3
 from overtone.optim import build_optimizer
 from overtone.partition import Partition
+from overtone.recipe.components import KINDS
 from overtone.rng import generator, seeded
 from overtone.sampling import CellBatchSampler
 from overtone.training import Material, Pace, train
@@ -122,6 +123,11 @@ def test_byol_is_the_distance_of_each_prediction_to_the_other_views_target_and_k
     ]
     torch.testing.assert_close(loss, expected[0] + expected[1])
     assert torch.equal(method.step(_views([0, 1, 2, 3, 4, 5]))[0], loss)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_recipes_know_it_by_its_name(name: str) -> None:
+    assert KINDS["method"].names[name] is METHODS[name]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -5,5 +5,6 @@ from overtone.methods.clip import CLIP
 from overtone.methods.moco import MoCo, MoCoV3
 from overtone.methods.siglip import SigLIP
 from overtone.methods.simclr import SimCLR
+from overtone.methods.supcon import SupCon
 
-__all__ = ["BYOL", "CLIP", "MoCo", "MoCoV3", "SigLIP", "SimCLR"]
+__all__ = ["BYOL", "CLIP", "MoCo", "MoCoV3", "SigLIP", "SimCLR", "SupCon"]

@@ -1,7 +1,18 @@
 """One file per formula. An objective sees a batch and which pairs may be negatives, nothing else."""
 
+from overtone.objectives.dcl import DCL, dcl
 from overtone.objectives.hard_negatives import HardNegatives, hard_negatives
 from overtone.objectives.ifm import IFM, ifm
 from overtone.objectives.nt_xent import NTXent, contrastive_accuracy, nt_xent
 
-__all__ = ["HardNegatives", "IFM", "NTXent", "contrastive_accuracy", "hard_negatives", "ifm", "nt_xent"]
+__all__ = [
+    "DCL",
+    "HardNegatives",
+    "IFM",
+    "NTXent",
+    "contrastive_accuracy",
+    "dcl",
+    "hard_negatives",
+    "ifm",
+    "nt_xent",
+]

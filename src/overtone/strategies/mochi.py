@@ -56,7 +56,7 @@ def with_synthetic(
     source="Kalantidis et al., Hard Negative Mixing for Contrastive Learning, NeurIPS 2020",
     confidence="high",
     stage="cells",
-    attribute="digit",
+    attribute="shape",
     claim="mixed hard negatives beat the real ones alone",
     ablation=("method.pairs=0", "method.with_query=0"),
 )
