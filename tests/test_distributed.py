@@ -79,15 +79,15 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     yield "siglip", SigLIP(TwoTowerEncoder(Pixels(), WordBag(64, 4), width=4)).double()
     torch.manual_seed(0)
     torch.manual_seed(0)
-    moco = MoCo(Flat(), queue=5, out_dim=4, norm="none").double()  # type: ignore[arg-type]
+    moco = MoCo(Flat(), queue=5, out_dim=4, norm="none").double()
     moco.queue.push(torch.randn(4, 4), Ids(torch.arange(4) % 2, torch.arange(4)))
     yield "moco", moco
     torch.manual_seed(0)
-    yield "moco_v3", MoCoV3(Flat(), out_dim=4, norm="none").double()  # type: ignore[arg-type]
+    yield "moco_v3", MoCoV3(Flat(), out_dim=4, norm="none").double()
     torch.manual_seed(0)
-    yield "byol", BYOL(Flat(), out_dim=4, norm="none").double()  # type: ignore[arg-type]
+    yield "byol", BYOL(Flat(), out_dim=4, norm="none").double()
     torch.manual_seed(0)
-    yield "supcon", SupCon(Flat(), out_dim=4, norm="none").double()  # type: ignore[arg-type]
+    yield "supcon", SupCon(Flat(), out_dim=4, norm="none").double()
     torch.manual_seed(0)
     yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,7 +38,7 @@ def _views(cell: list[int], turn: int = 0) -> list[Batch]:
     return [{"series": one, **ids} for one in torch.randn(2, B, 12, generator=generator(0, "mochi", turn))]
 
 
-def _method(kind: type[MoCo] = MoCHi, **values: int) -> MoCo:
+def _method(kind: type[MoCo] = MoCHi, **values: Any) -> MoCo:
     with seeded(0, "mochi"):
         return kind(Flat(), out_dim=4, norm="none", queue=20, **values)
 
@@ -136,7 +138,8 @@ def test_without_synthetic_negatives_it_is_nt_xent(cells: list[int]) -> None:
 def test_without_mixing_it_is_moco_and_with_it_the_loss_is_larger(cell: list[int]) -> None:
     plain, _ = _second(_method(MoCo), cell)
     torch.testing.assert_close(_second(_method(pairs=0, with_query=0), cell)[0], plain)
-    for more in ({"with_query": 0}, {"pairs": 0}):
+    halves: list[dict[str, Any]] = [{"with_query": 0}, {"pairs": 0}]
+    for more in halves:
         assert _second(_method(**more), cell)[0] > plain
 
 
@@ -179,5 +182,6 @@ def test_in_a_cell_of_its_own_everything_stays_finite() -> None:
 
 @pytest.mark.parametrize("field", ["hard", "pairs", "with_query", "warmup_epochs"])
 def test_values_out_of_bounds_are_refused(field: str) -> None:
+    values: dict[str, Any] = {field: -1}
     with pytest.raises(RecipeError, match=f"method.{field}=-1: expected"):
-        _method(**{field: -1})
+        _method(**values)
