@@ -78,7 +78,6 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     torch.manual_seed(0)
     yield "siglip", SigLIP(TwoTowerEncoder(Pixels(), WordBag(64, 4), width=4)).double()
     torch.manual_seed(0)
-    torch.manual_seed(0)
     moco = MoCo(Flat(), queue=5, out_dim=4, norm="none").double()
     moco.queue.push(torch.randn(4, 4), Ids(torch.arange(4) % 2, torch.arange(4)))
     yield "moco", moco
