@@ -20,7 +20,11 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
+from overtone.objectives.many_positives import allowed
+from overtone.objectives.mixing import hardest, mixed, mixed_with_rows
+from overtone.rng import generator
 from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.mochi import with_synthetic
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -66,7 +70,20 @@ def _cacr(points: Tensor) -> Tensor:
     return pull - repulsion(points[:1], points[3:], rows, columns, 2.0)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr}
+def _mochi(points: Tensor) -> Tensor:
+    """MoCHi's keys as if they learned too: what is mixed passes its force on to what it is made of."""
+    anchor, keys, own = points[:1], points[1:], torch.tensor([0])
+    positives = torch.tensor([[True, True, *[False] * 6]])
+    negatives = allowed(Ids(CELL[:1], torch.zeros(1)), Ids(CELL[1:], torch.arange(1, 9)), positives)
+    similarities, draw = anchor @ keys.T, generator(0, "mochi")
+    hard, count = hardest(similarities, negatives, 2)
+    made = torch.cat(
+        [mixed(keys, hard, count, 64, draw), mixed_with_rows(anchor, keys, hard, count, 32, draw)], 1
+    )
+    return with_synthetic(similarities, (anchor[:, None] * made).sum(2), own, negatives, 0.5)
+
+
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "mochi": _mochi}
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ class Method(Protocol):
 
     It may also have `begin_step(step, steps_per_epoch, steps)`, called before each step, for what changes
     over a training: a curriculum, a momentum that rises. What it keeps must lie in parameters and buffers,
-    which are saved; then a run that was interrupted goes on as it would have.
+    which are saved; then a run that was interrupted goes on as it would have. What `said()` gives, numbers of
+    its last step by name, stands in the record of that step.
     """
 
     encoder: nn.Module

@@ -18,6 +18,7 @@ from overtone.datasets.tones import Tones, tones
 from overtone.datasets.torch_dataset import torch_dataset
 from overtone.datasets.trifeature import trifeature
 from overtone.datasets.webdataset import webdataset
+from overtone.datasets.with_label import with_label
 
 __all__ = [
     "Captioned",
@@ -46,4 +47,5 @@ __all__ = [
     "torch_dataset",
     "trifeature",
     "webdataset",
+    "with_label",
 ]

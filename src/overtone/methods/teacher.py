@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -50,3 +51,14 @@ class Teacher(nn.Module):
         m = self.momentum if momentum is None else momentum
         for own, other in zip(self.module.parameters(), module.parameters(), strict=True):
             own.lerp_(other, 1 - m)
+
+
+def rising(momentum: float, step: int, steps: int) -> float:
+    """The momentum of a step, along half a cosine from its first value to 1 at the last step.
+
+    Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, section 3.3.
+
+    >>> rising(0.9, 0, 10), rising(0.9, 5, 10), rising(0.9, 10, 10)
+    (0.9, 0.95, 1.0)
+    """
+    return 1 - (1 - momentum) * (math.cos(math.pi * step / steps) + 1) / 2

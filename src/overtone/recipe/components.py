@@ -64,11 +64,17 @@ _DATA = Kind(
         "composite": datasets.composite,
         "tones": datasets.tones,
         "subset": datasets.subset,
+        "with_label": datasets.with_label,
     },
 )
 _OBJECTIVE = Kind(
     "name",
-    {"nt_xent": objectives.NTXent, "ifm": objectives.IFM, "hard_negatives": objectives.HardNegatives},
+    {
+        "nt_xent": objectives.NTXent,
+        "dcl": objectives.DCL,
+        "ifm": objectives.IFM,
+        "hard_negatives": objectives.HardNegatives,
+    },
 )
 _INNER = {"Dataset": ("a data set", _DATA), "Objective": ("an objective", _OBJECTIVE)}
 KINDS = {
@@ -89,6 +95,10 @@ KINDS = {
             "simclr": methods.SimCLR,
             "clip": methods.CLIP,
             "siglip": methods.SigLIP,
+            "moco": methods.MoCo,
+            "moco_v3": methods.MoCoV3,
+            "byol": methods.BYOL,
+            "supcon": methods.SupCon,
             **{name: one.build for name, one in STRATEGIES.items()},
         },
         given=frozenset({"encoder"}),

@@ -5,6 +5,7 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 """
 
 from overtone.strategies.cacr import CACR
+from overtone.strategies.mochi import MoCHi
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
 
-__all__ = ["CACR", "STRATEGIES", "Strategy", "recipe_of"]
+__all__ = ["CACR", "MoCHi", "STRATEGIES", "Strategy", "recipe_of"]
