@@ -10,6 +10,7 @@ from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_en
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
 from overtone.encoders.lora import add_lora, merge_lora
+from overtone.encoders.patch_towers import PatchTowers
 from overtone.encoders.random_weights import with_random_weights
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
@@ -21,6 +22,7 @@ __all__ = [
     "BatchEncoder",
     "Encoder",
     "ImageEncoder",
+    "PatchTowers",
     "SeriesEncoder",
     "TwoTowerEncoder",
     "WordBag",

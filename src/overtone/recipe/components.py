@@ -81,6 +81,7 @@ KINDS = {
             "image_text": views.ImageTextViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
+            "report": views.ReportViews,
         },
     ),
     "method": Kind(

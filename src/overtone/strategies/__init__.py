@@ -5,6 +5,8 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 """
 
 from overtone.strategies.cacr import CACR
+from overtone.strategies.convirt import ConVIRT
+from overtone.strategies.radzero import RadZero
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
 
-__all__ = ["CACR", "STRATEGIES", "Strategy", "recipe_of"]
+__all__ = ["CACR", "ConVIRT", "RadZero", "STRATEGIES", "Strategy", "recipe_of"]
