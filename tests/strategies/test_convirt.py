@@ -58,7 +58,7 @@ def test_in_cells_with_equal_sentences_it_is_a_loop_over_the_pairs_that_are_left
     cell, sentence = [0, 0, 0, 0, 1, 1], [7, 8, 7, 9, 7, 7]
     method = _method()
     loss, z = method.step(_views(cell, sentence))
-    images, texts = F.normalize(z).split(B)
+    images, texts = F.normalize(z)[:B], F.normalize(z)[B:]
     total = torch.zeros(())
     for rows, columns, weight in ((images, texts, 0.75), (texts, images, 0.25)):
         for i in range(B):

@@ -40,7 +40,7 @@ def test_what_a_sentence_sees_is_the_loop_over_sentences_pictures_and_tokens(tem
         for b in range(3):
             v, t = F.normalize(tokens[b]), F.normalize(sentences[i], dim=0)
             a = torch.softmax(torch.stack([t @ one / temperature for one in v]), 0)
-            assert_close(a.sum().item(), 1.0)
+            assert a.sum().item() == pytest.approx(1)
             seen = torch.stack([weight * one for weight, one in zip(a, v, strict=True)]).sum(0)
             assert_close(found[i, b], torch.cosine_similarity(t, seen, 0), rtol=1e-12, atol=1e-12)
 
@@ -114,7 +114,7 @@ def test_a_step_scales_the_logits_and_the_attention_by_one_learned_temperature()
     loss.backward()  # type: ignore[no-untyped-call]
     assert method.encoder.logit_scale.grad is not None
     assert method.encoder.logit_scale.grad != 0
-    assert float(method.encoder.logit_scale.exp()) == pytest.approx(1 / 0.07)
+    assert method.encoder.logit_scale.exp().item() == pytest.approx(1 / 0.07)
 
 
 def test_alone_in_their_cells_nothing_repels_and_all_stays_finite() -> None:

@@ -9,6 +9,7 @@ from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
+from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.patch_towers import PatchTowers
 from overtone.encoders.random_weights import with_random_weights
@@ -22,6 +23,7 @@ __all__ = [
     "BatchEncoder",
     "Encoder",
     "ImageEncoder",
+    "ImageTableEncoder",
     "PatchTowers",
     "SeriesEncoder",
     "TwoTowerEncoder",

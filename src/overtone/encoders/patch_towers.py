@@ -33,7 +33,7 @@ class PatchTowers(TwoTowerEncoder):
         self, *, width: int = 128, vocabulary: int = 8192, embeds: Embeds = "image", channels: int = 3
     ) -> None:
         tower = ImageEncoder(
-            _Patches(channels, width), mean=[0.5] * channels, std=[0.25] * channels, dim=width
+            Patches(channels, width), mean=[0.5] * channels, std=[0.25] * channels, dim=width
         )
         spec = {"name": "patch_towers", "width": width, "vocabulary": vocabulary, "embeds": embeds}
         super().__init__(
@@ -54,7 +54,7 @@ class PatchTowers(TwoTowerEncoder):
         return self.encode_tokens(images)[:, 0]
 
 
-class _Patches(nn.Module):
+class Patches(nn.Module):
     """Convolutions of 3 x 3, two of them with stride 2, and a linear layer for each place."""
 
     def __init__(self, channels: int, width: int) -> None:
