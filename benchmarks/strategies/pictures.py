@@ -85,7 +85,7 @@ def _named(rows: Tensor, own: Tensor, others: Tensor, temperature: float) -> Ten
 
 def _radzero(points: Tensor) -> Tensor:
     """The anchor is a sentence, the positives are patches of its picture, the rest pictures of one patch."""
-    seen = attended(points[:1], points[1:3][None], 0.2)
+    seen = attended(points[:1], points[1:3][None], 0.05)
     logits = torch.cat([seen, cosines(points[:1], points[3:])], dim=1) / 0.3
     own = torch.tensor([[True] + [False] * 6])
     negatives = torch.cat([torch.zeros(1), CELL[3:] == 0]).bool()[None]

@@ -42,8 +42,8 @@ def drawn_negatives(logits: Tensor, negatives: Tensor) -> Tensor:
     chances = (logits.detach().float().softmax(dim=1) + _FLOOR) * negatives
     some = negatives.any(dim=1)
     chances[~some] = 1
-    drawn = torch.multinomial(chances, 1, generator=rng.of_step())[:, 0]
-    return torch.where(some, drawn, -1)
+    drawn = torch.multinomial(chances.cpu(), 1, generator=rng.of_step())[:, 0]
+    return torch.where(some, drawn.to(logits.device), -1)
 
 
 @strategy(
