@@ -53,9 +53,13 @@ def both_ways(
     source="Zhang et al., Contrastive Learning of Medical Visual Representations, MLHC 2022",
     confidence="high",
     stage="cells",
-    attribute="text",
-    claim="a sentence drawn at each step beats the whole report",
-    ablation=("views={name: image_text}",),
+    attribute="orientation",
+    claim="a picture's report teaches more than other views of it",
+    ablation=(
+        "method={name: simclr}",
+        "views={name: image, flip: 0.0}",
+        "encoder={name: small_cnn}",
+    ),
 )
 class ConVIRT(nn.Module):
     """Pictures and sentences attract each other through a head each; others of the cell repel.
