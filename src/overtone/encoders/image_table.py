@@ -64,9 +64,9 @@ class ImageTableEncoder(Encoder):
         self.patches = ImageEncoder(Patches(channels, width), mean=mean, std=std, dim=width)
         self.register_buffer("begins", torch.tensor([0, *levels[:-1]]).cumsum(0), persistent=False)
         self.values = nn.Embedding(sum(levels), width)
-        self.slopes = nn.Parameter(torch.randn(quantities, width) * width**-0.5)
-        self.columns = nn.Parameter(torch.randn(len(levels) + quantities, width) * width**-0.5)
-        self.gap, self.whole = (nn.Parameter(torch.randn(width) * width**-0.5) for _ in range(2))
+        self.slopes = _drawn(quantities, width)
+        self.columns = _drawn(len(levels) + quantities, width)
+        self.gap, self.whole = _drawn(width), _drawn(width)
         shape: dict[str, Any] = {"d_model": width, "nhead": heads, "dim_feedforward": 2 * width}
         shape |= {"dropout": 0.0, "batch_first": True, "norm_first": True}
         self.within = nn.ModuleList(nn.TransformerEncoderLayer(**shape) for _ in range(layers))
@@ -105,6 +105,11 @@ class ImageTableEncoder(Encoder):
         for layer in self.across:
             table = layer(table, picture, tgt_key_padding_mask=_unseen(known))
         return cast(Tensor, self.norm(table))
+
+
+def _drawn(*shape: int) -> nn.Parameter:
+    """Vectors of a length of about 1."""
+    return nn.Parameter(nn.init.normal_(torch.empty(shape), std=shape[-1] ** -0.5))
 
 
 def _unseen(known: Tensor) -> Tensor:
