@@ -80,8 +80,7 @@ def of_others(table: Tensor, known: Tensor, draws: Tensor) -> Tensor:
     tensor([3., 3., 3.])
     """
     knowing = known.sum(dim=0)
-    first = known.int().argsort(
-        dim=0, descending=True, stable=True
-    )  # those who know a column, in their order
+    # Those who know a column come first, in their order.
+    first = known.int().argsort(dim=0, descending=True, stable=True)
     donors = first.gather(0, (draws * knowing).long())
     return torch.where(knowing > 0, table.gather(0, donors), table)
