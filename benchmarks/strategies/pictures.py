@@ -25,6 +25,10 @@ from overtone.objectives.mixing import hardest, mixed, mixed_with_rows
 from overtone.rng import generator
 from overtone.strategies.cacr import attraction, repulsion
 from overtone.strategies.mochi import with_synthetic
+from overtone.objectives.many_positives import cosines, many_positives
+from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.convirt import both_ways
+from overtone.strategies.radzero import attended
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -84,6 +88,42 @@ def _mochi(points: Tensor) -> Tensor:
 
 
 PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "mochi": _mochi}
+def _convirt(points: Tensor) -> Tensor:
+    """The anchor is a picture, its positives two sentences of its report, drawn at different steps."""
+    return torch.stack([_named(points[:1], points[[own]], points[3:], 0.3) for own in (1, 2)]).mean()
+
+
+def _named(rows: Tensor, own: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """The loss of both ways of a pair among others; those of another cell do not repel."""
+    first = torch.tensor([[True] + [False] * len(others)])
+    to_texts = cosines(rows, torch.cat([own, others])) / temperature
+    to_pictures = cosines(own, torch.cat([rows, others])) / temperature
+    negatives = torch.cat([torch.zeros(1), CELL[3:] == 0]).bool()[None]
+    return both_ways(to_texts, to_pictures, first, negatives, 0.75)
+
+
+def _radzero(points: Tensor) -> Tensor:
+    """The anchor is a sentence, the positives are patches of its picture, the rest pictures of one patch."""
+    seen = attended(points[:1], points[1:3][None], 0.05)
+    logits = torch.cat([seen, cosines(points[:1], points[3:])], dim=1) / 0.3
+    own = torch.tensor([[True] + [False] * 6])
+    negatives = torch.cat([torch.zeros(1), CELL[3:] == 0]).bool()[None]
+    return many_positives(logits, own, negatives)
+
+
+def _tip(points: Tensor) -> Tensor:
+    """The anchor is a picture, its positives its table in two corruptions: the first of the three losses."""
+    both = [_named(points[:1], points[[own]], points[3:], 0.3) for own in (1, 2)]
+    swapped = [_named(points[[own]], points[:1], points[3:], 0.3) for own in (1, 2)]
+    return torch.stack(both + swapped).mean()
+
+
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cacr": _cacr,
+    "convirt": _convirt,
+    "radzero": _radzero,
+    "tip": _tip,
+}
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ class Pool(nn.Module):
         ("torchvision:resnet5", "did you mean 'torchvision:resnet"),
         ("timm:vit_tiny_patch16_242", "did you mean 'timm:vit_tiny_patch16_224'"),
         ("timm:hf-hub:someone/model", "is unknown"),
-        ("resnet50", "Known: small_cnn, resnet18_cifar, series_cnn, small_clip, torchvision:<model>"),
+        ("resnet50", "Known: small_cnn, resnet18_cifar, "),
         ("torchvision:squeezenet1_0", "has no linear head"),
     ],
 )

@@ -9,7 +9,9 @@ from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
+from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.lora import add_lora, merge_lora
+from overtone.encoders.patch_towers import PatchTowers
 from overtone.encoders.random_weights import with_random_weights
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
@@ -21,6 +23,8 @@ __all__ = [
     "BatchEncoder",
     "Encoder",
     "ImageEncoder",
+    "ImageTableEncoder",
+    "PatchTowers",
     "SeriesEncoder",
     "TwoTowerEncoder",
     "WordBag",

@@ -62,6 +62,7 @@ _DATA = Kind(
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
+        "image_table": datasets.image_table,
         "tones": datasets.tones,
         "subset": datasets.subset,
         "with_label": datasets.with_label,
@@ -84,9 +85,11 @@ KINDS = {
         "name",
         {
             "image": views.ImageViews,
+            "image_table": views.ImageTableViews,
             "image_text": views.ImageTextViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
+            "report": views.ReportViews,
         },
     ),
     "method": Kind(

@@ -6,6 +6,10 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 
 from overtone.strategies.cacr import CACR
 from overtone.strategies.mochi import MoCHi
+from overtone.strategies.convirt import ConVIRT
+from overtone.strategies.radzero import RadZero
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
+from overtone.strategies.tip import TIP
 
 __all__ = ["CACR", "MoCHi", "STRATEGIES", "Strategy", "recipe_of"]
+__all__ = ["CACR", "ConVIRT", "RadZero", "STRATEGIES", "Strategy", "TIP", "recipe_of"]

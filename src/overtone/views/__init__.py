@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from overtone.views.image_table import ImageTableViews
 from overtone.views.image_text import ImageTextViews
 from overtone.views.images import ImageViews
 from overtone.views.per_sample import PerSampleViews
+from overtone.views.report import ReportViews
 from overtone.views.series import SeriesViews
 
-__all__ = ["ImageTextViews", "ImageViews", "PerSampleViews", "SeriesViews"]
+__all__ = ["ImageTableViews", "ImageTextViews", "ImageViews", "PerSampleViews", "ReportViews", "SeriesViews"]
