@@ -21,6 +21,7 @@ from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
 from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.timedrl import agreement
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -66,7 +67,13 @@ def _cacr(points: Tensor) -> Tensor:
     return pull - repulsion(points[:1], points[3:], rows, columns, 2.0)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr}
+def _timedrl(points: Tensor) -> Tensor:
+    """The anchor and its first positive as the two passes, with the identity as predictor."""
+    passes = points[:1], points[1:2]
+    return agreement(passes, passes)
+
+
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "timedrl": _timedrl}
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.open_clip_towers import open_clip_towers
+from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import small_clip
 from overtone.errors import RecipeError
@@ -25,7 +26,11 @@ _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
 # Those that take a whole batch by themselves.
-_WHOLE: dict[str, Callable[..., Encoder]] = {"series_cnn": SeriesEncoder, "small_clip": small_clip}
+_WHOLE: dict[str, Callable[..., Encoder]] = {
+    "series_cnn": SeriesEncoder,
+    "series_transformer": SeriesTransformer,
+    "small_clip": small_clip,
+}
 ENCODERS = (*_BACKBONES, *_WHOLE)
 """The names of what is built in."""
 _NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>", "hf:<model>"]
@@ -51,7 +56,8 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "series_cnn", "small_clip"; "torchvision:resnet50" or
+        name: "small_cnn", "resnet18_cifar", "sequence_transformer", "series_cnn", "series_transformer",
+            "small_clip"; "torchvision:resnet50" or
             "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
             weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
             "package.module:Class" with `trust`, which is called with `arguments` alone.

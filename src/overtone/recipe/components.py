@@ -79,6 +79,7 @@ KINDS = {
         {
             "image": views.ImageViews,
             "image_text": views.ImageTextViews,
+            "same": views.SameViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
         },
