@@ -21,6 +21,7 @@ from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
 from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.dnabert_s import mixed_nce
 from overtone.strategies.timedrl import agreement
 
 IMAGES = Path("docs/strategies/images")
@@ -67,13 +68,26 @@ def _cacr(points: Tensor) -> Tensor:
     return pull - repulsion(points[:1], points[3:], rows, columns, 2.0)
 
 
+def _dnabert_s(points: Tensor) -> Tensor:
+    """The anchor, seven parts of its first positive and three of its nearest negative, against the others."""
+    columns = points[[1, *range(3, 9)]]
+    logits, negatives = points[:1] @ columns.T / 0.3, (CELL[[1, *range(3, 9)]] == 0)[None].clone()
+    negatives[0, 0] = False
+    own, partner = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
+    return mixed_nce(logits, own, partner, torch.tensor([0.7]), negatives)
+
+
 def _timedrl(points: Tensor) -> Tensor:
     """The anchor and its first positive as the two passes, with the identity as predictor."""
     passes = points[:1], points[1:2]
     return agreement(passes, passes)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "timedrl": _timedrl}
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cacr": _cacr,
+    "dnabert_s": _dnabert_s,
+    "timedrl": _timedrl,
+}
 
 
 def main() -> None:

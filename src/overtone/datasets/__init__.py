@@ -8,6 +8,7 @@ from overtone.datasets.captions import captions
 from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
+from overtone.datasets.genomes import Genomes, genomes
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.opening import open_dataset, open_source
 from overtone.datasets.pairs import pairs
@@ -21,6 +22,7 @@ from overtone.datasets.webdataset import webdataset
 
 __all__ = [
     "Captioned",
+    "Genomes",
     "ImageDataset",
     "Pair",
     "Source",
@@ -32,6 +34,7 @@ __all__ = [
     "captions",
     "composite",
     "digits",
+    "genomes",
     "hugging_face",
     "image_folder",
     "open_dataset",

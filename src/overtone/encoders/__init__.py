@@ -11,6 +11,7 @@ from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.random_weights import with_random_weights
+from overtone.encoders.sequences import SequenceTransformer
 from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
@@ -22,6 +23,7 @@ __all__ = [
     "BatchEncoder",
     "Encoder",
     "ImageEncoder",
+    "SequenceTransformer",
     "SeriesEncoder",
     "SeriesTransformer",
     "TwoTowerEncoder",

@@ -16,6 +16,7 @@ from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.open_clip_towers import open_clip_towers
+from overtone.encoders.sequences import SequenceTransformer
 from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import small_clip
@@ -27,6 +28,7 @@ _Made = TypeVar("_Made")
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
 # Those that take a whole batch by themselves.
 _WHOLE: dict[str, Callable[..., Encoder]] = {
+    "sequence_transformer": lambda channels, **arguments: SequenceTransformer(**arguments),
     "series_cnn": SeriesEncoder,
     "series_transformer": SeriesTransformer,
     "small_clip": small_clip,

@@ -62,6 +62,7 @@ _DATA = Kind(
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
+        "genomes": datasets.genomes,
         "tones": datasets.tones,
         "subset": datasets.subset,
     },
@@ -77,6 +78,7 @@ KINDS = {
     "views": Kind(
         "name",
         {
+            "fragments": views.FragmentViews,
             "image": views.ImageViews,
             "image_text": views.ImageTextViews,
             "same": views.SameViews,

@@ -5,7 +5,8 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 """
 
 from overtone.strategies.cacr import CACR
+from overtone.strategies.dnabert_s import DNABERTS
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
 from overtone.strategies.timedrl import TimeDRL
 
-__all__ = ["CACR", "STRATEGIES", "Strategy", "TimeDRL", "recipe_of"]
+__all__ = ["CACR", "DNABERTS", "STRATEGIES", "Strategy", "TimeDRL", "recipe_of"]

@@ -58,7 +58,7 @@ def patch_error(predicted: Tensor, patches: Tensor, present: Tensor) -> Tensor:
     source="Chang et al., TimeDRL, ICDE 2024",
     confidence="high",
     stage="concatenation",
-    attribute="envelope",
+    attribute="timbre",
     claim="both levels beat the prediction of patches alone",
     ablation=("method.contrast=0",),
 )

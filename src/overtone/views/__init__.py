@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from overtone.views.fragments import FragmentViews
 from overtone.views.image_text import ImageTextViews
 from overtone.views.images import ImageViews
 from overtone.views.per_sample import PerSampleViews
 from overtone.views.same import SameViews
 from overtone.views.series import SeriesViews
 
-__all__ = ["ImageTextViews", "ImageViews", "PerSampleViews", "SameViews", "SeriesViews"]
+__all__ = ["FragmentViews", "ImageTextViews", "ImageViews", "PerSampleViews", "SameViews", "SeriesViews"]
