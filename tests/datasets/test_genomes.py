@@ -30,7 +30,7 @@ def test_each_species_follows_its_own_table_of_what_comes_after_three_bases() ->
         rows = np.flatnonzero(species == code)
         halves = [_odds(counts[part].sum(0)) for part in (rows[::2], rows[1::2])]
         stranger = _odds(counts[species == (code + 1) % SPECIES].sum(0))
-        own.append(np.corrcoef(*halves)[0, 1])
+        own.append(np.corrcoef(halves[0], halves[1])[0, 1])
         other.append(np.corrcoef(halves[0], stranger)[0, 1])
     assert min(own) > max(other)
     assert np.mean(own) > 0.7
@@ -56,4 +56,4 @@ def test_so_many_bases_are_misread_as_another() -> None:
 def test_values_out_of_range_are_named() -> None:
     for arguments in ({"length": 3}, {"errors": 1.0}):
         with pytest.raises(RecipeError, match=r"give n >= 1, length >= 4"):
-            genomes(5, **arguments)  # type: ignore[arg-type]
+            genomes(5, **arguments)

@@ -18,7 +18,6 @@ from overtone.strategies import DNABERTS
 from overtone.strategies.dnabert_s import hardness, mixed_nce, partners
 from overtone.views import FragmentViews
 
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
 CELLS = [0, 0, 0, 1, 1, 2]
 
 
@@ -51,18 +50,18 @@ def test_the_loss_of_mixed_anchors_is_the_loop_over_rows_and_both_of_their_parts
     logits, share, own = _logits(), _share(), torch.arange(6)
     partner = partners(torch.tensor(cells), generator(0, "partner"))
     found = mixed_nce(logits, own, partner, share, _negatives(cells))
-    assert_close(float(found), _by_loops(logits, partner.tolist(), share, cells), **TIGHT)
+    assert_close(float(found), _by_loops(logits, partner.tolist(), share, cells), rtol=1e-12, atol=1e-12)
 
 
 def test_an_anchor_that_is_all_its_own_gives_weighted_nce_and_its_own_partner_any_share() -> None:
     logits, own, negatives = _logits(), torch.arange(6), _negatives(CELLS)
     whole = mixed_nce(logits, own, own.roll(1), torch.ones(6), negatives)
-    assert_close(whole, mixed_nce(logits, own, own, _share(), negatives), **TIGHT)
+    assert_close(whole, mixed_nce(logits, own, own, _share(), negatives), rtol=1e-12, atol=1e-12)
     s = logits.exp()
     squares, sums = (s.square() * negatives).sum(1), (s * negatives).sum(1)
     repelling = squares / sums * negatives.sum(1)  # sum of s^2 / mean of s
     repelling = torch.where(negatives.any(1), repelling, 0)
-    assert_close(whole, (s.diag() + repelling).log().mean() - logits.diag().mean(), **TIGHT)
+    assert_close(whole, (s.diag() + repelling).log().mean() - logits.diag().mean(), rtol=1e-12, atol=1e-12)
 
 
 def test_negatives_that_are_all_alike_leave_nt_xent() -> None:
@@ -71,7 +70,7 @@ def test_negatives_that_are_all_alike_leave_nt_xent() -> None:
     ids = Ids(torch.zeros(n), torch.arange(n))
     own, ones = torch.arange(n), torch.ones(n, dtype=torch.float64)
     found = mixed_nce(z / 0.5, own, own, ones, _negatives([0] * n))
-    assert_close(found, nt_xent(z, z, own, ids, ids, 0.5), **TIGHT)
+    assert_close(found, nt_xent(z, z, own, ids, ids, 0.5), rtol=1e-12, atol=1e-12)
 
 
 def test_weights_are_1_on_average_and_more_for_the_hardest() -> None:
@@ -79,7 +78,7 @@ def test_weights_are_1_on_average_and_more_for_the_hardest() -> None:
     weights = hardness(logits, negatives).exp()
     for row, (own, mask) in enumerate(zip(weights, negatives, strict=True)):
         if mask.any():
-            assert_close(own[mask].mean(), torch.ones((), dtype=own.dtype), **TIGHT)
+            assert_close(own[mask].mean(), torch.ones((), dtype=own.dtype), rtol=1e-12, atol=1e-12)
             assert own[mask].max() >= 1
             assert own[mask].argmax() == logits[row][mask].argmax()
 

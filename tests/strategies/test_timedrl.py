@@ -14,8 +14,6 @@ from overtone.strategies import TimeDRL
 from overtone.strategies.timedrl import agreement, patch_error
 from overtone.views import SameViews
 
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
-
 
 def _z(*shape: int, name: str = "z") -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=generator(0, "timedrl", name))
@@ -39,7 +37,7 @@ def test_agreement_is_the_loop_over_samples_and_directions() -> None:
         for one, other in ((0, 1), (1, 0)):
             cosine = (i[one][row] @ q[other][row]) / (i[one][row].norm() * q[other][row].norm())
             total -= float(cosine) / (2 * 5)
-    assert_close(agreement(i, q), torch.tensor(total, dtype=torch.float64), **TIGHT)
+    assert_close(agreement(i, q), torch.tensor(total, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 def test_no_gradient_of_the_agreement_reaches_the_embedding_that_is_predicted() -> None:
@@ -61,7 +59,7 @@ def test_the_error_is_the_loop_over_the_patches_that_are_there() -> None:
         for v in range(2)
     ]
     expected = torch.tensor(sum(errors) / len(errors), dtype=torch.float64)
-    assert_close(patch_error(predicted, patches, present), expected, **TIGHT)
+    assert_close(patch_error(predicted, patches, present), expected, rtol=1e-12, atol=1e-12)
     assert patch_error(patches, patches, present) == 0
 
 

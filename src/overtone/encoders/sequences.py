@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool1d
 from overtone.contracts import Batch
 from overtone.encoders.encoder import Encoder
 from overtone.encoders.series_transformer import transformer_layer, waves
-from overtone.errors import RecipeError
+from overtone.errors import DataError, RecipeError
 
 
 class SequenceTransformer(Encoder):
@@ -71,7 +71,12 @@ class SequenceTransformer(Encoder):
             batch: Holds it.
             layer: Before which `change` is called; 0 is the first.
             change: Takes the tokens, (B, T, dim), and gives those to go on with.
+
+        Raises:
+            DataError: The batch holds no sequences.
         """
+        if "sequence" not in batch:
+            raise DataError(f"a batch with the keys {sorted(batch)}: this encoder expects `sequence`")
         words = self.words(words_of(batch["sequence"], *self.sizes))
         tokens = avg_pool1d(words.mT, self.places, ceil_mode=True).mT
         tokens = tokens + waves(tokens.shape[1], self.dim).to(tokens)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import Encoder
-from overtone.errors import RecipeError
+from overtone.errors import DataError, RecipeError
 
 
 class Patched(NamedTuple):
@@ -91,7 +91,13 @@ class SeriesTransformer(Encoder):
         }
 
     def forward(self, batch: Batch, parts: bool = False) -> Tensor | Patched:
-        """(B, dim) embeddings of `batch["series"]`; with `parts`, all of `Patched`."""
+        """(B, dim) embeddings of `batch["series"]`; with `parts`, all of `Patched`.
+
+        Raises:
+            DataError: The batch holds no series.
+        """
+        if "series" not in batch:
+            raise DataError(f"a batch with the keys {sorted(batch)}: this encoder expects `series`")
         length = batch["length"]
         steps = normalised(batch["series"].to(self.embed.weight.dtype), length)
         patches = cut(steps, length, self.patch, self.stride)
