@@ -66,8 +66,9 @@ class SeriesTransformer(Encoder):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        sizes = {"channels": channels, "patch": patch, "stride": stride, "dim": dim, "layers": layers}
-        for name, value in {**sizes, "heads": heads}.items():
+        sizes = {"channels": channels, "patch": patch, "stride": stride}
+        sizes |= {"dim": dim, "layers": layers, "heads": heads}
+        for name, value in sizes.items():
             if value < 1:
                 raise RecipeError(f"encoder.{name}={value}: expected at least 1")
         if stride > patch:
@@ -77,18 +78,13 @@ class SeriesTransformer(Encoder):
         if dim % (2 * heads):
             raise RecipeError(f"encoder.dim={dim}: expected a multiple of 2 heads = {2 * heads}")
         self.patch, self.stride, self.dim = patch, stride, dim
-        self.begin = nn.Parameter(torch.randn(patch * channels) / math.sqrt(patch))
+        self.begin = nn.Parameter(torch.empty(patch * channels))
+        nn.init.normal_(self.begin, std=1 / math.sqrt(patch))
         self.embed = nn.Linear(patch * channels, dim)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(transformer_layer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
-        self.spec = {
-            "name": "series_transformer",
-            **sizes,
-            "stride": stride,
-            "heads": heads,
-            "dropout": dropout,
-        }
+        self.spec = {"name": "series_transformer", **sizes, "dropout": dropout}
 
     def forward(self, batch: Batch, parts: bool = False) -> Tensor | Patched:
         """(B, dim) embeddings of `batch["series"]`; with `parts`, all of `Patched`.

@@ -90,14 +90,13 @@ class DNABERTS(nn.Module):
     """Weighted SimCLR for the first part of a training, manifold instance mix-up for the rest.
 
     Args:
-        encoder: A `SequenceTransformer`, or another whose `forward` takes `layer` and `change` and that has
-            `layers`.
+        encoder: A `SequenceTransformer`, between whose layers samples are mixed.
         temperature: Of the similarities.
         warm: Share of the steps before mixing begins. At 0 it begins at once, at 1 never.
         out_dim: Dimension of z.
 
     Raises:
-        RecipeError: The encoder cannot be reached into, or a value is out of range.
+        RecipeError: The encoder is another one, or a value is out of range.
 
     >>> ids = {"cell": torch.zeros(4).long(), "identity": torch.arange(4)}
     >>> view = {"sequence": torch.zeros(4, 30).long(), **ids}
