@@ -16,6 +16,7 @@ def test_more_g_and_c_are_read_where_the_content_is_higher() -> None:
     dataset = genomes(600, errors=0.0)
     read = np.isin(_bases(dataset), (1, 2)).mean(1)
     means = [read[dataset.labels["gc"] == code].mean() for code in range(4)]
+    assert means == sorted(means)
     assert np.allclose(means, CONTENTS, atol=0.04)
 
 

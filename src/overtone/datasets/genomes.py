@@ -72,8 +72,8 @@ def genomes(n: int, *, length: int = 400, errors: float = 0.05, seed: int = 0, s
         RecipeError: A value is out of range.
 
     >>> dataset = genomes(2, length=8)
-    >>> "".join(BASES[base] for base in dataset[0]["sequence"])
-    'ACTTTGAT'
+    >>> dataset[1]["sequence"].shape, dataset.label_names["gc"]
+    (torch.Size([8]), ['44%', '48%', '52%', '56%'])
     """
     if n < 1 or length <= _ORDER or not 0 <= errors < 1:
         raise RecipeError(
@@ -109,10 +109,9 @@ def _followed(
     draws: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
     """(n, length): the chains from their draws; the first three bases follow as if AAA were before them."""
-    own = habits[species, content]
     before, bases = np.zeros(len(draws), np.int64), np.empty(draws.shape, np.uint8)
     for place in range(draws.shape[1]):
-        odds = own[np.arange(len(own)), before]
+        odds = habits[species, content, before]
         bases[:, place] = (draws[:, place, None] >= odds[:, :3]).sum(1)
         before = (before * 4 + bases[:, place]) % 4**_ORDER
     return bases
