@@ -61,5 +61,5 @@ def test_mixing_before_the_first_layer_of_a_linear_network_is_mixing_its_inputs(
 def test_sizes_that_do_not_fit_are_named() -> None:
     with pytest.raises(RecipeError, match=r"encoder\.k=0"):
         SequenceTransformer(k=0)
-    with pytest.raises(RecipeError, match=r"encoder\.dim=12"):
-        SequenceTransformer(dim=12)
+    with pytest.raises(RecipeError, match=r"encoder\.dim=13"):
+        SequenceTransformer(dim=13)

@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool1d
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import Encoder
-from overtone.encoders.series_transformer import transformer_layer, waves
+from overtone.encoders.series_transformer import transformer_layer
 from overtone.errors import DataError, RecipeError
 
 
@@ -18,7 +18,8 @@ class SequenceTransformer(Encoder):
     """A vector for the word of k symbols at each place; a few of them make a token of a transformer.
 
     Takes `batch["sequence"]`, (B, L) int64 below `symbols`. A sequence goes on with its last symbol, so there
-    are as many words as symbols. The embedding is the mean of the tokens that come out.
+    are as many words as symbols. The embedding is the mean of the tokens that come out. No
+    places are told to the tokens: what a stretch is does not depend on where it was cut out.
 
     Args:
         symbols: How many there are.
@@ -26,7 +27,7 @@ class SequenceTransformer(Encoder):
         places: Of a token.
         dim: Width of the embeddings.
         layers: Of attention.
-        heads: Of attention; 2 `heads` divide `dim`.
+        heads: Of attention; `dim` is a multiple.
         dropout: In training alone.
 
     Raises:
@@ -54,8 +55,8 @@ class SequenceTransformer(Encoder):
         for name, value in sizes.items():
             if value < 1:
                 raise RecipeError(f"encoder.{name}={value}: expected at least 1")
-        if dim % (2 * heads):
-            raise RecipeError(f"encoder.dim={dim}: expected a multiple of 2 heads = {2 * heads}")
+        if dim % heads:
+            raise RecipeError(f"encoder.dim={dim}: expected a multiple of {heads} heads")
         self.sizes, self.places, self.dim = (symbols, k), places, dim
         self.words = nn.Embedding(symbols**k, dim)
         self.layers = nn.ModuleList(transformer_layer(dim, heads, dropout) for _ in range(layers))
@@ -79,7 +80,6 @@ class SequenceTransformer(Encoder):
             raise DataError(f"a batch with the keys {sorted(batch)}: this encoder expects `sequence`")
         words = self.words(words_of(batch["sequence"], *self.sizes))
         tokens = avg_pool1d(words.mT, self.places, ceil_mode=True).mT
-        tokens = tokens + waves(tokens.shape[1], self.dim).to(tokens)
         for number, block in enumerate(self.layers):
             if change is not None and number == layer:
                 tokens = change(tokens)
