@@ -29,6 +29,8 @@ from overtone.objectives.many_positives import cosines, many_positives
 from overtone.strategies.cacr import attraction, repulsion
 from overtone.strategies.convirt import both_ways
 from overtone.strategies.radzero import attended
+from overtone.strategies.dnabert_s import mixed_nce
+from overtone.strategies.timedrl import agreement
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -116,6 +118,19 @@ def _tip(points: Tensor) -> Tensor:
     both = [_named(points[:1], points[[own]], points[3:], 0.3) for own in (1, 2)]
     swapped = [_named(points[[own]], points[:1], points[3:], 0.3) for own in (1, 2)]
     return torch.stack(both + swapped).mean()
+def _dnabert_s(points: Tensor) -> Tensor:
+    """The anchor, seven parts of its first positive and three of its nearest negative, against the others."""
+    columns = points[[1, *range(3, 9)]]
+    logits, negatives = points[:1] @ columns.T / 0.3, (CELL[[1, *range(3, 9)]] == 0)[None].clone()
+    negatives[0, 0] = False
+    own, partner = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long)
+    return mixed_nce(logits, own, partner, torch.tensor([0.7]), negatives)
+
+
+def _timedrl(points: Tensor) -> Tensor:
+    """The anchor and its first positive as the two passes, with the identity as predictor."""
+    passes = points[:1], points[1:2]
+    return agreement(passes, passes)
 
 
 PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -123,6 +138,8 @@ PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
     "convirt": _convirt,
     "radzero": _radzero,
     "tip": _tip,
+    "dnabert_s": _dnabert_s,
+    "timedrl": _timedrl,
 }
 
 

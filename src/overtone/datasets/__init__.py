@@ -9,6 +9,7 @@ from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
 from overtone.datasets.image_table import ImageTable, image_table
+from overtone.datasets.genomes import Genomes, genomes
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.opening import open_dataset, open_source
 from overtone.datasets.pairs import pairs
@@ -23,6 +24,7 @@ from overtone.datasets.with_label import with_label
 
 __all__ = [
     "Captioned",
+    "Genomes",
     "ImageDataset",
     "ImageTable",
     "Pair",
@@ -35,6 +37,7 @@ __all__ = [
     "captions",
     "composite",
     "digits",
+    "genomes",
     "hugging_face",
     "image_folder",
     "image_table",

@@ -13,6 +13,8 @@ from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.patch_towers import PatchTowers
 from overtone.encoders.random_weights import with_random_weights
+from overtone.encoders.sequences import SequenceTransformer
+from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
 
@@ -25,7 +27,9 @@ __all__ = [
     "ImageEncoder",
     "ImageTableEncoder",
     "PatchTowers",
+    "SequenceTransformer",
     "SeriesEncoder",
+    "SeriesTransformer",
     "TwoTowerEncoder",
     "WordBag",
     "add_lora",

@@ -18,6 +18,8 @@ from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.open_clip_towers import open_clip_towers
 from overtone.encoders.patch_towers import PatchTowers
+from overtone.encoders.sequences import SequenceTransformer
+from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import small_clip
 from overtone.errors import RecipeError
@@ -31,6 +33,9 @@ _WHOLE: dict[str, Callable[..., Encoder]] = {
     "image_table": ImageTableEncoder,
     "patch_towers": PatchTowers,
     "series_cnn": SeriesEncoder,
+    "sequence_transformer": lambda channels, **arguments: SequenceTransformer(**arguments),
+    "series_cnn": SeriesEncoder,
+    "series_transformer": SeriesTransformer,
     "small_clip": small_clip,
 }
 ENCODERS = (*_BACKBONES, *_WHOLE)
@@ -63,6 +68,11 @@ def build_encoder(
             "open_clip:ViT-B-32", whose weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or
             SigLIP model of Hugging Face; "package.module:Class" with `trust`, which is called with
             `arguments` alone.
+        name: "small_cnn", "resnet18_cifar", "sequence_transformer", "series_cnn", "series_transformer",
+            "small_clip"; "torchvision:resnet50" or
+            "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
+            weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
+            "package.module:Class" with `trust`, which is called with `arguments` alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.
         pretrained: Start from the published weights.

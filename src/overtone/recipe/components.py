@@ -63,6 +63,7 @@ _DATA = Kind(
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
         "image_table": datasets.image_table,
+        "genomes": datasets.genomes,
         "tones": datasets.tones,
         "subset": datasets.subset,
         "with_label": datasets.with_label,
@@ -84,9 +85,11 @@ KINDS = {
     "views": Kind(
         "name",
         {
+            "fragments": views.FragmentViews,
             "image": views.ImageViews,
             "image_table": views.ImageTableViews,
             "image_text": views.ImageTextViews,
+            "same": views.SameViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
             "report": views.ReportViews,

@@ -13,3 +13,8 @@ from overtone.strategies.tip import TIP
 
 __all__ = ["CACR", "MoCHi", "STRATEGIES", "Strategy", "recipe_of"]
 __all__ = ["CACR", "ConVIRT", "RadZero", "STRATEGIES", "Strategy", "TIP", "recipe_of"]
+from overtone.strategies.dnabert_s import DNABERTS
+from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
+from overtone.strategies.timedrl import TimeDRL
+
+__all__ = ["CACR", "DNABERTS", "STRATEGIES", "Strategy", "TimeDRL", "recipe_of"]
