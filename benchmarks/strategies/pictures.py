@@ -20,16 +20,14 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
-from overtone.objectives.many_positives import allowed
+from overtone.objectives.many_positives import allowed, cosines, many_positives
 from overtone.objectives.mixing import hardest, mixed, mixed_with_rows
 from overtone.rng import generator
 from overtone.strategies.cacr import attraction, repulsion
-from overtone.strategies.mochi import with_synthetic
-from overtone.objectives.many_positives import cosines, many_positives
-from overtone.strategies.cacr import attraction, repulsion
 from overtone.strategies.convirt import both_ways
-from overtone.strategies.radzero import attended
 from overtone.strategies.dnabert_s import mixed_nce
+from overtone.strategies.mochi import with_synthetic
+from overtone.strategies.radzero import attended
 from overtone.strategies.timedrl import agreement
 
 IMAGES = Path("docs/strategies/images")
@@ -89,7 +87,6 @@ def _mochi(points: Tensor) -> Tensor:
     return with_synthetic(similarities, (anchor[:, None] * made).sum(2), own, negatives, 0.5)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "mochi": _mochi}
 def _convirt(points: Tensor) -> Tensor:
     """The anchor is a picture, its positives two sentences of its report, drawn at different steps."""
     return torch.stack([_named(points[:1], points[[own]], points[3:], 0.3) for own in (1, 2)]).mean()
@@ -118,6 +115,8 @@ def _tip(points: Tensor) -> Tensor:
     both = [_named(points[:1], points[[own]], points[3:], 0.3) for own in (1, 2)]
     swapped = [_named(points[[own]], points[:1], points[3:], 0.3) for own in (1, 2)]
     return torch.stack(both + swapped).mean()
+
+
 def _dnabert_s(points: Tensor) -> Tensor:
     """The anchor, seven parts of its first positive and three of its nearest negative, against the others."""
     columns = points[[1, *range(3, 9)]]
@@ -136,10 +135,11 @@ def _timedrl(points: Tensor) -> Tensor:
 PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
     "cacr": _cacr,
     "convirt": _convirt,
-    "radzero": _radzero,
-    "tip": _tip,
     "dnabert_s": _dnabert_s,
+    "mochi": _mochi,
+    "radzero": _radzero,
     "timedrl": _timedrl,
+    "tip": _tip,
 }
 
 

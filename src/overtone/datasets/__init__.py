@@ -8,8 +8,8 @@ from overtone.datasets.captions import captions
 from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
-from overtone.datasets.image_table import ImageTable, image_table
 from overtone.datasets.genomes import Genomes, genomes
+from overtone.datasets.image_table import ImageTable, image_table
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.opening import open_dataset, open_source
 from overtone.datasets.pairs import pairs

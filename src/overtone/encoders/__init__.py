@@ -19,11 +19,10 @@ from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import TwoTowerEncoder, WordBag, small_clip
 
 __all__ = [
-    "ENCODERS",
-    "FAMILIES",
-    "build_module",
     "BatchEncoder",
+    "ENCODERS",
     "Encoder",
+    "FAMILIES",
     "ImageEncoder",
     "ImageTableEncoder",
     "PatchTowers",
@@ -35,6 +34,7 @@ __all__ = [
     "add_lora",
     "as_encoder",
     "build_encoder",
+    "build_module",
     "load_encoder",
     "load_weights",
     "merge_lora",

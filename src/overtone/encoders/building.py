@@ -32,7 +32,6 @@ _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resn
 _WHOLE: dict[str, Callable[..., Encoder]] = {
     "image_table": ImageTableEncoder,
     "patch_towers": PatchTowers,
-    "series_cnn": SeriesEncoder,
     "sequence_transformer": lambda channels, **arguments: SequenceTransformer(**arguments),
     "series_cnn": SeriesEncoder,
     "series_transformer": SeriesTransformer,
@@ -63,16 +62,10 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "image_table", "patch_towers", "series_cnn", "small_clip";
-            "torchvision:resnet50" or "timm:vit_tiny_patch16_224", with the classification head removed;
-            "open_clip:ViT-B-32", whose weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or
-            SigLIP model of Hugging Face; "package.module:Class" with `trust`, which is called with
-            `arguments` alone.
-        name: "small_cnn", "resnet18_cifar", "sequence_transformer", "series_cnn", "series_transformer",
-            "small_clip"; "torchvision:resnet50" or
-            "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
-            weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
-            "package.module:Class" with `trust`, which is called with `arguments` alone.
+        name: One of `ENCODERS`, such as "small_cnn"; "torchvision:resnet50" or "timm:vit_tiny_patch16_224",
+            with the classification head removed; "open_clip:ViT-B-32", whose weights are named by `tag`;
+            "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face; "package.module:Class" with
+            `trust`, which is called with `arguments` alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.
         pretrained: Start from the published weights.

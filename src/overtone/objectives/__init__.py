@@ -11,12 +11,9 @@ __all__ = [
     "IFM",
     "NTXent",
     "contrastive_accuracy",
-    "hard_negatives",
-    "ifm",
-    "nt_xent",
-    "nt_xent_both_ways",
     "dcl",
     "hard_negatives",
     "ifm",
     "nt_xent",
+    "nt_xent_both_ways",
 ]

@@ -5,16 +5,23 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 """
 
 from overtone.strategies.cacr import CACR
-from overtone.strategies.mochi import MoCHi
 from overtone.strategies.convirt import ConVIRT
+from overtone.strategies.dnabert_s import DNABERTS
+from overtone.strategies.mochi import MoCHi
 from overtone.strategies.radzero import RadZero
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
+from overtone.strategies.timedrl import TimeDRL
 from overtone.strategies.tip import TIP
 
-__all__ = ["CACR", "MoCHi", "STRATEGIES", "Strategy", "recipe_of"]
-__all__ = ["CACR", "ConVIRT", "RadZero", "STRATEGIES", "Strategy", "TIP", "recipe_of"]
-from overtone.strategies.dnabert_s import DNABERTS
-from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
-from overtone.strategies.timedrl import TimeDRL
-
-__all__ = ["CACR", "DNABERTS", "STRATEGIES", "Strategy", "TimeDRL", "recipe_of"]
+__all__ = [
+    "CACR",
+    "DNABERTS",
+    "STRATEGIES",
+    "TIP",
+    "ConVIRT",
+    "MoCHi",
+    "RadZero",
+    "Strategy",
+    "TimeDRL",
+    "recipe_of",
+]
