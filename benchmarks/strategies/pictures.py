@@ -21,6 +21,7 @@ from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
 from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.circuitgcl import scattering
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -66,7 +67,12 @@ def _cacr(points: Tensor) -> Tensor:
     return pull - repulsion(points[:1], points[3:], rows, columns, 2.0)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr}
+def _circuitgcl(points: Tensor) -> Tensor:
+    """All points, each pushed from the mean of its cell."""
+    return scattering(points, points, CELL, CELL)
+
+
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "circuitgcl": _circuitgcl}
 
 
 def main() -> None:

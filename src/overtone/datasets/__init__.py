@@ -9,6 +9,7 @@ from overtone.datasets.composite import composite
 from overtone.datasets.digits import digits
 from overtone.datasets.folder import image_folder
 from overtone.datasets.images import ImageDataset, Source
+from overtone.datasets.netlists import Netlists, netlists
 from overtone.datasets.opening import open_dataset, open_source
 from overtone.datasets.pairs import pairs
 from overtone.datasets.parquet import hugging_face, parquet
@@ -22,6 +23,7 @@ from overtone.datasets.webdataset import webdataset
 __all__ = [
     "Captioned",
     "ImageDataset",
+    "Netlists",
     "Pair",
     "Source",
     "Subset",
@@ -34,6 +36,7 @@ __all__ = [
     "digits",
     "hugging_face",
     "image_folder",
+    "netlists",
     "open_dataset",
     "open_source",
     "pairs",

@@ -9,6 +9,7 @@ from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
+from overtone.encoders.graphs import GraphEncoder
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.random_weights import with_random_weights
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
@@ -20,6 +21,7 @@ __all__ = [
     "build_module",
     "BatchEncoder",
     "Encoder",
+    "GraphEncoder",
     "ImageEncoder",
     "SeriesEncoder",
     "TwoTowerEncoder",

@@ -14,6 +14,7 @@ from torch import nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.graphs import GraphEncoder
 from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.open_clip_towers import open_clip_towers
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
@@ -25,7 +26,11 @@ _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
 # Those that take a whole batch by themselves.
-_WHOLE: dict[str, Callable[..., Encoder]] = {"series_cnn": SeriesEncoder, "small_clip": small_clip}
+_WHOLE: dict[str, Callable[..., Encoder]] = {
+    "gcn": GraphEncoder,
+    "series_cnn": SeriesEncoder,
+    "small_clip": small_clip,
+}
 ENCODERS = (*_BACKBONES, *_WHOLE)
 """The names of what is built in."""
 _NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>", "hf:<model>"]
@@ -51,7 +56,7 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "series_cnn", "small_clip"; "torchvision:resnet50" or
+        name: "small_cnn", "resnet18_cifar", "series_cnn", "gcn", "small_clip"; "torchvision:resnet50" or
             "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
             weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
             "package.module:Class" with `trust`, which is called with `arguments` alone.

@@ -62,6 +62,7 @@ _DATA = Kind(
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
+        "netlists": datasets.netlists,
         "tones": datasets.tones,
         "subset": datasets.subset,
     },
@@ -81,6 +82,7 @@ KINDS = {
             "image_text": views.ImageTextViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
+            "unchanged": views.Unchanged,
         },
     ),
     "method": Kind(

@@ -5,6 +5,7 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 """
 
 from overtone.strategies.cacr import CACR
+from overtone.strategies.circuitgcl import CircuitGCL
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
 
-__all__ = ["CACR", "STRATEGIES", "Strategy", "recipe_of"]
+__all__ = ["CACR", "STRATEGIES", "CircuitGCL", "Strategy", "recipe_of"]
