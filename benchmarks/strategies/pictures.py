@@ -20,8 +20,10 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Circle
 
 from overtone.contracts import Ids
+from overtone.objectives.many_positives import cosines, many_positives
 from overtone.strategies.cacr import attraction, repulsion
 from overtone.strategies.circuitgcl import scattering
+from overtone.strategies.sepclr import alignment, uniformity
 
 IMAGES = Path("docs/strategies/images")
 COLOURS = {"anchor": "#222222", "positive": "#2a7a3b", "negative": "#b03030", "other cell": "#9a9a9a"}
@@ -72,7 +74,30 @@ def _circuitgcl(points: Tensor) -> Tensor:
     return scattering(points, points, CELL, CELL)
 
 
-PICTURES: dict[str, Callable[[Tensor], Tensor]] = {"cacr": _cacr, "circuitgcl": _circuitgcl}
+def _ins(points: Tensor) -> Tensor:
+    """The anchor after the warm-up: what has its pseudo-label attracts."""
+    positives = torch.tensor([[False, True, True] + [False] * 6])
+    negatives = (CELL == 0)[None] & ~positives
+    negatives[0, 0] = False
+    logits = cosines(points[:1], points) / 0.5
+    return many_positives(logits, positives, negatives, denominator="all")
+
+
+def _sepclr(points: Tensor) -> Tensor:
+    """The salient half: the dark points are targets, the grey ones background, which is pulled to nothing."""
+    target = CELL == 0
+    views = [points, points.detach()[[1, 0, *range(2, 9)]]]  # the second view of the anchor is a positive
+    pairs = ~torch.eye(9, dtype=torch.bool)
+    left = alignment(points, torch.zeros_like(points), ~target)
+    return alignment(views[0], views[1], target) + 2 * uniformity(points * target[:, None], pairs) + left
+
+
+PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cacr": _cacr,
+    "circuitgcl": _circuitgcl,
+    "ins": _ins,
+    "sepclr": _sepclr,
+}
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ from overtone.datasets.captioned import Captioned, read_captioned
 from overtone.datasets.captioned_scenes import captioned_scenes, scene_pairs
 from overtone.datasets.captions import captions
 from overtone.datasets.composite import composite
+from overtone.datasets.digit_bags import Bags, digit_bags
 from overtone.datasets.digits import digits
+from overtone.datasets.digits_on_patches import BackgroundAndTarget, digits_on_patches
 from overtone.datasets.folder import image_folder
 from overtone.datasets.images import ImageDataset, Source
 from overtone.datasets.netlists import Netlists, netlists
@@ -21,6 +23,8 @@ from overtone.datasets.trifeature import trifeature
 from overtone.datasets.webdataset import webdataset
 
 __all__ = [
+    "BackgroundAndTarget",
+    "Bags",
     "Captioned",
     "ImageDataset",
     "Netlists",
@@ -33,7 +37,9 @@ __all__ = [
     "captioned_scenes",
     "captions",
     "composite",
+    "digit_bags",
     "digits",
+    "digits_on_patches",
     "hugging_face",
     "image_folder",
     "netlists",

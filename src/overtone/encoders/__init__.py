@@ -10,6 +10,7 @@ from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_en
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
 from overtone.encoders.graphs import GraphEncoder
+from overtone.encoders.halves import Halves
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.random_weights import with_random_weights
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
@@ -22,6 +23,7 @@ __all__ = [
     "BatchEncoder",
     "Encoder",
     "GraphEncoder",
+    "Halves",
     "ImageEncoder",
     "SeriesEncoder",
     "TwoTowerEncoder",

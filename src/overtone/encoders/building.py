@@ -15,6 +15,7 @@ from torch import nn
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.graphs import GraphEncoder
+from overtone.encoders.halves import Halves
 from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.open_clip_towers import open_clip_towers
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
@@ -28,6 +29,7 @@ _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resn
 # Those that take a whole batch by themselves.
 _WHOLE: dict[str, Callable[..., Encoder]] = {
     "gcn": GraphEncoder,
+    "halves": Halves,
     "series_cnn": SeriesEncoder,
     "small_clip": small_clip,
 }
@@ -56,9 +58,10 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "series_cnn", "gcn", "small_clip"; "torchvision:resnet50" or
-            "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
-            weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
+        name: "small_cnn", "resnet18_cifar", "series_cnn", "gcn", "halves", "small_clip";
+            "torchvision:resnet50" or "timm:vit_tiny_patch16_224", with the classification head removed;
+            "open_clip:ViT-B-32", whose weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or
+            SigLIP model of Hugging Face;
             "package.module:Class" with `trust`, which is called with `arguments` alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.

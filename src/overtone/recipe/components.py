@@ -62,6 +62,8 @@ _DATA = Kind(
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
+        "digit_bags": datasets.digit_bags,
+        "digits_on_patches": datasets.digits_on_patches,
         "netlists": datasets.netlists,
         "tones": datasets.tones,
         "subset": datasets.subset,

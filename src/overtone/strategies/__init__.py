@@ -6,6 +6,8 @@ a test in `tests/strategies`, a page in `docs/strategies`.
 
 from overtone.strategies.cacr import CACR
 from overtone.strategies.circuitgcl import CircuitGCL
+from overtone.strategies.ins import INS
+from overtone.strategies.sepclr import SepCLR
 from overtone.strategies.strategy import STRATEGIES, Strategy, recipe_of
 
-__all__ = ["CACR", "STRATEGIES", "CircuitGCL", "Strategy", "recipe_of"]
+__all__ = ["CACR", "INS", "STRATEGIES", "CircuitGCL", "SepCLR", "Strategy", "recipe_of"]
