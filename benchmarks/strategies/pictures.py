@@ -24,10 +24,12 @@ from overtone.objectives.many_positives import allowed, cosines, many_positives
 from overtone.objectives.mixing import hardest, mixed, mixed_with_rows
 from overtone.rng import generator
 from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.circuitgcl import scattering
 from overtone.strategies.convirt import both_ways
 from overtone.strategies.dnabert_s import mixed_nce
 from overtone.strategies.mochi import with_synthetic
 from overtone.strategies.radzero import attended
+from overtone.strategies.sepclr import alignment, uniformity
 from overtone.strategies.timedrl import agreement
 
 IMAGES = Path("docs/strategies/images")
@@ -132,12 +134,38 @@ def _timedrl(points: Tensor) -> Tensor:
     return agreement(passes, passes)
 
 
+def _circuitgcl(points: Tensor) -> Tensor:
+    """All points, each pushed from the mean of its cell."""
+    return scattering(points, points, CELL, CELL)
+
+
+def _ins(points: Tensor) -> Tensor:
+    """The anchor after the warm-up: what has its pseudo-label attracts."""
+    positives = torch.tensor([[False, True, True] + [False] * 6])
+    negatives = (CELL == 0)[None] & ~positives
+    negatives[0, 0] = False
+    logits = cosines(points[:1], points) / 0.5
+    return many_positives(logits, positives, negatives, denominator="all")
+
+
+def _sepclr(points: Tensor) -> Tensor:
+    """The salient half: the dark points are targets, the grey ones background, which is pulled to nothing."""
+    target = CELL == 0
+    views = [points, points.detach()[[1, 0, *range(2, 9)]]]  # the second view of the anchor is a positive
+    pairs = ~torch.eye(9, dtype=torch.bool)
+    left = alignment(points, torch.zeros_like(points), ~target)
+    return alignment(views[0], views[1], target) + 2 * uniformity(points * target[:, None], pairs) + left
+
+
 PICTURES: dict[str, Callable[[Tensor], Tensor]] = {
     "cacr": _cacr,
+    "circuitgcl": _circuitgcl,
     "convirt": _convirt,
     "dnabert_s": _dnabert_s,
+    "ins": _ins,
     "mochi": _mochi,
     "radzero": _radzero,
+    "sepclr": _sepclr,
     "timedrl": _timedrl,
     "tip": _tip,
 }

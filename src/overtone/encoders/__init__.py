@@ -9,6 +9,8 @@ from overtone.encoders.building import ENCODERS, FAMILIES, build_encoder, build_
 from overtone.encoders.encoder import BatchEncoder, Encoder, ImageEncoder, as_encoder
 from overtone.encoders.files import load_encoder, load_weights, save_encoder
 from overtone.encoders.freezing import trainable
+from overtone.encoders.graphs import GraphEncoder
+from overtone.encoders.halves import Halves
 from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.lora import add_lora, merge_lora
 from overtone.encoders.patch_towers import PatchTowers
@@ -23,6 +25,8 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "FAMILIES",
+    "GraphEncoder",
+    "Halves",
     "ImageEncoder",
     "ImageTableEncoder",
     "PatchTowers",

@@ -14,6 +14,8 @@ from torch import nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.graphs import GraphEncoder
+from overtone.encoders.halves import Halves
 from overtone.encoders.hf_towers import hf_towers
 from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.open_clip_towers import open_clip_towers
@@ -30,6 +32,8 @@ _Made = TypeVar("_Made")
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
 # Those that take a whole batch by themselves.
 _WHOLE: dict[str, Callable[..., Encoder]] = {
+    "gcn": GraphEncoder,
+    "halves": Halves,
     "image_table": ImageTableEncoder,
     "patch_towers": PatchTowers,
     "sequence_transformer": lambda channels, **arguments: SequenceTransformer(**arguments),
