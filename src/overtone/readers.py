@@ -33,8 +33,6 @@ PIXELS = "pixels"
 RANDOM = "random:"
 EXAMPLES = "torchvision:resnet18, timm:vit_small_patch14_dinov2.lvd142m, open_clip:ViT-L-14:openai"
 _BUILT_IN = ("small_cnn", "resnet18_cifar", "small_clip")  # those of pictures
-    name for name in ENCODERS if name in ("small_cnn", "resnet18_cifar", "small_clip")
-]  # those of pictures
 _SIDE = 16  # pixels, at which pictures are compared as such
 _OWN_SIZE = (224, 224)  # what a module of the user's that does not say is shown, as most are made for
 
