@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow soak lint bench strategies docs clean
+.PHONY: demo test test-slow soak lint bench bench-speed strategies docs clean
 
 demo: $(READY)
 	$(BIN)/overtone demo --out demo-run
@@ -24,7 +24,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)
+bench: bench-speed
 	for row in $$($(BIN)/python benchmarks/quality/rows.py); do \
 		$(BIN)/python benchmarks/quality/run.py $$row || exit 1; \
 	done
@@ -42,6 +42,15 @@ bench: $(READY)
 strategies: $(READY)
 	$(BIN)/python benchmarks/strategies/claims.py
 	$(BIN)/python benchmarks/strategies/pictures.py
+
+# Every part of a run beside its peers and the limits of the machine, into docs/performance.md: about an hour, on an idle
+# machine.
+bench-speed: $(READY)
+	$(BIN)/pip install --quiet -e ".[bench]"
+	for part in step views objective embedding clustering cells demo overhead startup; do \
+		$(BIN)/python benchmarks/speed/$$part.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/speed/speed_table.py
 
 # The reference: every public name with its docstring, as HTML in docs/build.
 docs: $(READY)

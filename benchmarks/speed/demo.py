@@ -30,7 +30,6 @@ from overtone.integration import concatenated
 from overtone.recipe import build_parts, open_data
 from overtone.run_folder import embeddings_of
 
-REPEATS = 3
 HERE = Path(__file__).parent
 
 
@@ -98,6 +97,7 @@ def _embeddings(out: Path, published: bool) -> list[dict[str, np.ndarray[Any, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="see whether everything runs")
+    parser.add_argument("--repeats", type=int, default=3, help="of each, a minute or more a run")
     parser.add_argument("--ours", type=Path, help="one run of ours into this folder (used by itself)")
     arguments = parser.parse_args()
     if arguments.ours:
@@ -111,7 +111,7 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in works}
     said: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(1 if arguments.smoke else REPEATS):
+        for repeat in range(1 if arguments.smoke else arguments.repeats):
             for name, (command, published, normalise) in works.items():
                 out = Path(folder, f"{name}-{repeat}")
                 # Of both: what the command `overtone` sets, without which waiting threads keep cores busy.
