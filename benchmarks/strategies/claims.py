@@ -88,6 +88,11 @@ def keep(found: Found) -> None:
     known = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else {}
     known[found["name"]] = found
     FOUND.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write_table(known)
+
+
+def write_table(known: dict[str, Found]) -> None:
+    """Puts the table of all strategies on their page."""
     page = PAGES / "README.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -95,26 +100,27 @@ def keep(found: Found) -> None:
 
 
 def table(known: dict[str, Found]) -> str:
-    """A row a strategy, in the order in which they are listed."""
+    """A row a strategy, measured or not."""
     lines = [
         "| strategy | modality | claim | stage 0 | without | random weights | chance | shown | stages 0-1 |"
         " as a stage | confidence |",
         "|---|---|---|---:|---:|---:|---:|---|---:|---|---|",
     ]
-    for name, strategy in STRATEGIES.items():
-        if name in known:
-            found = known[name]
-            cells = [
-                f"[{name}]({name}.md)",
-                strategy.modality,
-                f"{strategy.claim} ({strategy.attribute})",
-                *(said(found[part]) for part in ("strategy", "ablation", "random", "chance")),
-                shown(found),
-                said(found["two stages"]),
-                strategy.stage,
-                strategy.confidence,
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
+    for name, strategy in sorted(STRATEGIES.items()):
+        found = known.get(name)
+        parts = ("strategy", "ablation", "random", "chance", "two stages")
+        values = ["" if found is None else said(found[part]) for part in parts]
+        cells = [
+            f"[{name}]({name}.md)",
+            strategy.modality,
+            f"{strategy.claim} ({strategy.attribute})",
+            *values[:4],
+            "not measured" if found is None else shown(found),
+            values[4],
+            strategy.stage,
+            strategy.confidence,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
