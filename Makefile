@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow soak lint bench bench-speed docs clean
+.PHONY: demo test test-slow soak lint bench bench-speed strategies docs clean
 
 demo: $(READY)
 	$(BIN)/overtone demo --out demo-run
@@ -37,6 +37,11 @@ bench: bench-speed
 	done
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/sampler.py
+
+# What each strategy claims, trained and drawn: docs/strategies.
+strategies: $(READY)
+	$(BIN)/python benchmarks/strategies/claims.py
+	$(BIN)/python benchmarks/strategies/pictures.py
 
 # Every part of a run beside its peers and the limits of the machine, into docs/performance.md: about an hour, on an idle
 # machine.

@@ -39,6 +39,25 @@ def nt_xent(
     return total / len(rows)
 
 
+def dcl(
+    rows: Tensor,
+    columns: Tensor,
+    positive: Tensor,
+    row_ids: Ids,
+    column_ids: Ids,
+    temperature: float | Tensor,
+) -> Tensor:
+    """The formula, one pair at a time; a row without negatives is left out of the sum."""
+    allowed = allowed_negatives(positive, row_ids, column_ids)
+    total = 0 * (rows.sum() + columns.sum())
+    for i, p in enumerate(positive.tolist()):
+        s = [rows[i] @ c / (rows[i].norm() * c.norm()) / temperature for c in columns]
+        negatives = [s[j].exp() for j in range(len(columns)) if allowed[i, j]]
+        if negatives:
+            total = total - torch.log(s[p].exp() / torch.stack(negatives).sum())
+    return total / len(rows)
+
+
 def ifm(
     rows: Tensor,
     columns: Tensor,

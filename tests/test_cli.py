@@ -153,10 +153,10 @@ def test_resuming_a_finished_run_trains_nothing(home: Path, overtone: Run) -> No
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["train"], 2, "either a recipe or --data"),
+        (["train"], 2, "give a recipe, or --data FOLDER, or --strategy"),
         (["train", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read as a recipe"),
         (["train", "r.yaml", "--minutes", "3"], 2, "--minutes goes with --data"),
-        (["train", "r.yaml", "--data", "plain"], 2, "one of them, not both"),
+        (["train", "r.yaml", "--data", "plain"], 2, "one of them."),
         (["train", "r.yaml", "train.epochs=big"], 2, "r.yaml:3 train.epochs: 'big'"),
         (
             ["train", "r.yaml", "train.batch_size=99", "--out", "big"],

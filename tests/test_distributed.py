@@ -14,8 +14,8 @@ from overtone.encoders import Encoder, TwoTowerEncoder, WordBag
 from overtone.errors import ProcessError
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
-from overtone.methods import CLIP, SigLIP, SimCLR
-from overtone.objectives import IFM, HardNegatives, NTXent, nt_xent
+from overtone.methods import BYOL, CLIP, MoCo, MoCoV3, SigLIP, SimCLR, SupCon
+from overtone.objectives import DCL, IFM, HardNegatives, NTXent, nt_xent
 
 SAMPLES, CPU = 12, torch.device("cpu")
 
@@ -58,6 +58,7 @@ class Pixels(nn.Module):
 
 OBJECTIVES: dict[str, Callable[[], object]] = {
     "nt_xent": lambda: NTXent(0.3),
+    "dcl": lambda: DCL(0.3),
     "ifm": lambda: IFM(0.3, 0.1),
     "hard_negatives": lambda: HardNegatives(0.3, beta=2.0, tau_plus=0.1),
     "learned": Learned,
@@ -77,6 +78,16 @@ def methods() -> Iterator[tuple[str, nn.Module]]:
     torch.manual_seed(0)
     yield "siglip", SigLIP(TwoTowerEncoder(Pixels(), WordBag(64, 4), width=4)).double()
     torch.manual_seed(0)
+    moco = MoCo(Flat(), queue=5, out_dim=4, norm="none").double()
+    moco.queue.push(torch.randn(4, 4), Ids(torch.arange(4) % 2, torch.arange(4)))
+    yield "moco", moco
+    torch.manual_seed(0)
+    yield "moco_v3", MoCoV3(Flat(), out_dim=4, norm="none").double()
+    torch.manual_seed(0)
+    yield "byol", BYOL(Flat(), out_dim=4, norm="none").double()
+    torch.manual_seed(0)
+    yield "supcon", SupCon(Flat(), out_dim=4, norm="none").double()
+    torch.manual_seed(0)
     yield "distillation", Distillation(student, lambda batch: batch["series"][:, :3]).double()  # type: ignore[arg-type]
 
 
@@ -84,6 +95,7 @@ def views(part: slice = slice(None)) -> list[Batch]:
     draw = torch.Generator().manual_seed(1)
     index = torch.arange(SAMPLES)
     ids = {"index": index, "cell": index % 3 // 2, "identity": torch.where(index == 7, 0, index)}
+    ids["label"] = index % 5 - 1
     whole: list[Batch] = [
         {**ids, "series": torch.randn(SAMPLES, 5, generator=draw).double()} for _ in range(2)
     ]
@@ -95,6 +107,8 @@ def views(part: slice = slice(None)) -> list[Batch]:
 def learned(part: slice, micro_batch_size: int | None = None) -> dict[str, dict[str, Tensor]]:
     found = {}
     for name, method in methods():
+        if micro_batch_size is not None and not hasattr(method, "project"):
+            continue
         loss, _ = gradients_of(method, "fp32", CPU, micro_batch_size)(views(part))
         found[name] = {"loss": loss} | {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
     return found

@@ -11,7 +11,7 @@ from overtone.errors import RecipeError
 from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
 
-METHODS = dict(methods())
+METHODS = {name: method for name, method in methods() if hasattr(method, "project")}
 
 
 def _gradients(method: nn.Module, micro_batch_size: int | None = None) -> dict[str, Tensor]:

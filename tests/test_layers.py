@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
         "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages", "shares",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
-    {"methods", "gradients", "training"},
+    {"methods", "strategies", "gradients", "training"},
     {
         "evaluation", "integration", "monitoring", "drift", "run_folder", "levers", "stopping", "multistage",
         "calibrating",

@@ -24,7 +24,13 @@ Gradients = Callable[[list[Batch]], tuple[Tensor, Tensor]]
 
 
 class Method(Protocol):
-    """What is trained: a module with an `encoder` and a `step`."""
+    """What is trained: a module with an `encoder` and a `step`.
+
+    It may also have `begin_step(step, steps_per_epoch, steps)`, called before each step, for what changes
+    over a training: a curriculum, a momentum that rises. What it keeps must lie in parameters and buffers,
+    which are saved; then a run that was interrupted goes on as it would have. What `said()` gives, numbers of
+    its last step by name, stands in the record of that step.
+    """
 
     encoder: nn.Module
 

@@ -398,7 +398,7 @@ def _start(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArray[
 def _assigned(stages: list[Floats], samples: Ints, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
     """The center of the largest cosine for each sample, the first of equals, and that cosine."""
     labels, similarity = np.empty(len(samples), np.int64), np.empty(len(samples))
-    length, targets = _chunk(centers), torch.from_numpy(centers)
+    length, targets = _chunk(centers), torch.from_numpy(centers).float()
     for begin in range(0, len(samples), length):
         part = slice(begin, begin + length)
         labels[part], similarity[part] = _nearest(

@@ -14,7 +14,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 from overtone import rng
 from overtone.contracts import Batch
 from overtone.encoders import (
-    ENCODERS,
     FAMILIES,
     Encoder,
     TwoTowerEncoder,
@@ -33,7 +32,7 @@ from overtone.views.pixels import unit_floats
 PIXELS = "pixels"
 RANDOM = "random:"
 EXAMPLES = "torchvision:resnet18, timm:vit_small_patch14_dinov2.lvd142m, open_clip:ViT-L-14:openai"
-_BUILT_IN = [name for name in ENCODERS if name != "series_cnn"]  # those of pictures
+_BUILT_IN = ("small_cnn", "resnet18_cifar", "small_clip")  # those of pictures
 _SIDE = 16  # pixels, at which pictures are compared as such
 _OWN_SIZE = (224, 224)  # what a module of the user's that does not say is shown, as most are made for
 

@@ -75,6 +75,14 @@ def reseed(seed: int, *address: Key) -> None:
     random.seed(value)
 
 
+def of_step() -> torch.Generator:
+    """The process's own stream, for a method that draws inside its step.
+
+    The step loop seeds it at (seed, stage, step, rank) before each step: what is drawn belongs to the step.
+    """
+    return torch.default_generator
+
+
 @cache
 def _torch_streams() -> list[Callable[[int], object]]:
     """What seeds the streams of the CPU and of the devices that are there.

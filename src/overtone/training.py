@@ -107,6 +107,8 @@ def train(
     place(method, pace.precision, device, pace.layout)
     start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs) - pace.warm_start_steps
     method.train()
+    begin_step: Callable[[int, int, int], object] = getattr(method, "begin_step", lambda *_: None)
+    said: Callable[[], dict[str, float]] = getattr(method, "said", dict)
     gradients = gradients_of(method, pace.precision, device, pace.micro_batch_size)
     clock, timer = Clock(), _Timer(pace.checkpoint_seconds)
     with (
@@ -121,6 +123,7 @@ def train(
             share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
+            begin_step(max(step, 0), per_epoch, total)
             optimizer.zero_grad(set_to_none=True)
             with _buffers_kept(method) if step < 0 else nullcontext():
                 loss, z = gradients(_made(material, to_device(batch, device), _turn(step, total)))
@@ -137,7 +140,7 @@ def train(
             epoch_ends, due = done > 0 and done % per_epoch == 0, bool(late or stop)
             if done % pace.log_every == 0 or epoch_ends or due:
                 shown = distributed.mean(float(loss), device)
-                log(_record(step, per_epoch, shown, share * max(peaks), clock), z)
+                log(_record(step, per_epoch, shown, share * max(peaks), clock) | said(), z)
             last = (epoch_ends and on_epoch(done // per_epoch)) or done == total
             if due or last:
                 _check_weights(method, stage, step)

@@ -1,4 +1,4 @@
-"""Trifeature, digits and tones: pure, independent, tellable."""
+"""Trifeature, digits, tones and genomes: pure, independent, tellable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from overtone.contracts import Dataset
-from overtone.datasets import captioned_scenes, digits, tones, trifeature
+from overtone.datasets import captioned_scenes, digits, genomes, tones, trifeature
 from overtone.datasets.tones import PITCHES
 from overtone.datasets.trifeature import COLOURS
 from overtone.errors import RecipeError
 
-MAKERS: list[Callable[..., Dataset]] = [trifeature, digits, tones, captioned_scenes]
+MAKERS: list[Callable[..., Dataset]] = [trifeature, digits, tones, captioned_scenes, genomes]
 
 
 def content(dataset: Dataset, index: int) -> torch.Tensor:

@@ -15,6 +15,8 @@ BUILDS: list[dict[str, Any]] = [
     {"name": "small_cnn", "channels": 5},
     {"name": "resnet18_cifar", "channels": 1, "mean": [0.1], "std": [0.2]},
     {"name": "series_cnn", "channels": 2, "widths": [8, 12]},
+    {"name": "sequence_transformer", "k": 2, "dim": 16},
+    {"name": "series_transformer", "channels": 2, "patch": 8, "stride": 4, "dim": 16},
     {"name": "torchvision:shufflenet_v2_x0_5", "channels": 4, "image_size": [64, 48]},
     {"name": "timm:vit_tiny_patch16_224", "channels": 2, "image_size": 32, **TINY_VIT},
     {"name": "timm:test_convnext", "image_size": 64},
@@ -115,7 +117,7 @@ class Pool(nn.Module):
         ("torchvision:resnet5", "did you mean 'torchvision:resnet"),
         ("timm:vit_tiny_patch16_242", "did you mean 'timm:vit_tiny_patch16_224'"),
         ("timm:hf-hub:someone/model", "is unknown"),
-        ("resnet50", "Known: small_cnn, resnet18_cifar, series_cnn, small_clip, torchvision:<model>"),
+        ("resnet50", "Known: small_cnn, resnet18_cifar, "),
         ("torchvision:squeezenet1_0", "has no linear head"),
     ],
 )

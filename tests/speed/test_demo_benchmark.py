@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "speed"
 
 
+@pytest.mark.slow
 def test_the_published_procedure_trains_three_stages_on_every_picture(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "published.py"), str(tmp_path), "--smoke"]
     subprocess.run(command, check=True)
@@ -18,6 +21,7 @@ def test_the_published_procedure_trains_three_stages_on_every_picture(tmp_path: 
     }
 
 
+@pytest.mark.slow
 def test_one_run_of_ours_is_timed_in_its_parts(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "demo.py"), "--ours", str(tmp_path), "--smoke"]
     subprocess.run(command, check=True)

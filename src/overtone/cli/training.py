@@ -46,7 +46,8 @@ def demo(
 @app.command()
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (YAML); or give --data.", show_default=False)
+        Path | None,
+        typer.Argument(help="A recipe (YAML); or give --data or --strategy.", show_default=False),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -55,6 +56,9 @@ def train(
     data: Annotated[
         Path | None,
         typer.Option(help="A folder of images or tars, .parquet, .npy, .npz or .csv, instead of a recipe."),
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="The small recipe of a strategy; see `overtone strategies`.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="With --data: about how long everything may take.")
@@ -67,12 +71,15 @@ def train(
     """Train in stages: from a recipe, or on a folder of images with everything chosen for you."""
     from overtone.errors import RecipeError
     from overtone.recipe import read
+    from overtone.strategies import recipe_of
 
     given = list(overrides or [])
     if recipe is not None and "=" in str(recipe) and not recipe.exists():
         given, recipe = [str(recipe), *given], None
-    if (recipe is None) == (data is None):
-        raise RecipeError("train: give either a recipe or --data FOLDER (one of them, not both).")
+    if sum(one is not None for one in (recipe, data, strategy)) != 1:
+        raise RecipeError("train: give a recipe, or --data FOLDER, or --strategy NAME: one of them.")
+    if strategy is not None:
+        recipe = recipe_of(strategy)
     if recipe is not None:
         if minutes is not None:
             raise RecipeError("--minutes goes with --data; a recipe says train.epochs.")
@@ -95,6 +102,17 @@ def resume(
     from overtone.study import Study
 
     _finish(Study.load(run, trust=trust), jobs)
+
+
+@app.command()
+def strategies() -> None:
+    """List the contrastive strategies of the literature that a stage can train with."""
+    from overtone.strategies import STRATEGIES
+
+    for one in STRATEGIES.values():
+        say(f"{one.name:12} {one.line}")
+        say(f"{'':12} {one.modality}; {one.source}.")
+    say("overtone train --strategy NAME runs one; in a recipe: `method: {name: NAME}`.")
 
 
 def _carry_out(recipe: Recipe, out: Path, *, seeds: int, baselines: bool, jobs: int | None) -> None:

@@ -31,6 +31,8 @@ _STROKES: tuple[Strokes, ...] = (
     ((0.55, 0.45), (0.05, 0.05), (-0.5, 0.4), (-0.15, 0.95), (0.4, 0.9), (0.55, 0.45), (0.35, -1)),
 )
 _POINTS = max(map(len, _STROKES))
+NUMBERS = 6 + 2 * _POINTS
+"""Random numbers that a digit is drawn from."""
 _BATCH = 256
 
 
@@ -53,11 +55,9 @@ def digits(n: int, *, image_size: int = 32, seed: int = 0, start: int = 0) -> Im
     """
     if n < 1 or image_size < 12:
         raise RecipeError(f"digits: n={n}, image_size={image_size}; give n >= 1 and image_size >= 12")
-    draws = uniforms(torch.arange(start, start + n), 6 + 2 * _POINTS, seed, "digits").double().numpy()
+    draws = uniforms(torch.arange(start, start + n), NUMBERS, seed, "digits").double().numpy()
     codes = (draws[:, 0] * 10).astype(np.int64)
-    images = np.concatenate(
-        [_drawn(codes[i : i + _BATCH], draws[i : i + _BATCH], image_size) for i in range(0, n, _BATCH)]
-    )
+    images = drawn_digits(codes, draws, image_size)
     return ImageDataset(
         images,
         [str(start + i) for i in range(n)],
@@ -65,6 +65,12 @@ def digits(n: int, *, image_size: int = 32, seed: int = 0, start: int = 0) -> Im
         {"digit": tuple("0123456789")},
         hashlib.blake2b(repr((start, images.shape)).encode() + images.tobytes(), digest_size=16).hexdigest(),
     )
+
+
+def drawn_digits(codes: NDArray[np.int64], draws: Field, image_size: int) -> NDArray[np.uint8]:
+    """(n, 3, size, size) pictures of the digits `codes`, (n,); `draws`, (n, NUMBERS), but for the first."""
+    batches = range(0, len(codes), _BATCH)
+    return np.concatenate([_drawn(codes[i : i + _BATCH], draws[i : i + _BATCH], image_size) for i in batches])
 
 
 def _drawn(codes: NDArray[np.int64], draws: Field, size: int) -> NDArray[np.uint8]:

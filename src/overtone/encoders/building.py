@@ -14,8 +14,14 @@ from torch import nn
 
 from overtone.contracts import Batch
 from overtone.encoders.encoder import MEAN, STD, Encoder, ImageEncoder, as_encoder
+from overtone.encoders.graphs import GraphEncoder
+from overtone.encoders.halves import Halves
 from overtone.encoders.hf_towers import hf_towers
+from overtone.encoders.image_table import ImageTableEncoder
 from overtone.encoders.open_clip_towers import open_clip_towers
+from overtone.encoders.patch_towers import PatchTowers
+from overtone.encoders.sequences import SequenceTransformer
+from overtone.encoders.series_transformer import SeriesTransformer
 from overtone.encoders.small import SeriesEncoder, resnet18_cifar, small_cnn
 from overtone.encoders.two_towers import small_clip
 from overtone.errors import RecipeError
@@ -24,7 +30,18 @@ from overtone.imports import imported
 _Made = TypeVar("_Made")
 
 _BACKBONES: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, "resnet18_cifar": resnet18_cifar}
-ENCODERS = (*_BACKBONES, "series_cnn", "small_clip")
+# Those that take a whole batch by themselves.
+_WHOLE: dict[str, Callable[..., Encoder]] = {
+    "gcn": GraphEncoder,
+    "halves": Halves,
+    "image_table": ImageTableEncoder,
+    "patch_towers": PatchTowers,
+    "sequence_transformer": lambda channels, **arguments: SequenceTransformer(**arguments),
+    "series_cnn": SeriesEncoder,
+    "series_transformer": SeriesTransformer,
+    "small_clip": small_clip,
+}
+ENCODERS = (*_BACKBONES, *_WHOLE)
 """The names of what is built in."""
 _NAMES = [*ENCODERS, "torchvision:<model>", "timm:<model>", "open_clip:<model>", "hf:<model>"]
 # The statistics of ImageNet, on which torchvision's weights were trained.
@@ -49,10 +66,10 @@ def build_encoder(
     """Builds an encoder; its weights are drawn from torch's global stream, unless they are pretrained.
 
     Args:
-        name: "small_cnn", "resnet18_cifar", "series_cnn", "small_clip"; "torchvision:resnet50" or
-            "timm:vit_tiny_patch16_224", with the classification head removed; "open_clip:ViT-B-32", whose
-            weights are named by `tag`; "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face;
-            "package.module:Class" with `trust`, which is called with `arguments` alone.
+        name: One of `ENCODERS`, such as "small_cnn"; "torchvision:resnet50" or "timm:vit_tiny_patch16_224",
+            with the classification head removed; "open_clip:ViT-B-32", whose weights are named by `tag`;
+            "hf:ORG/MODEL" or "hf:FOLDER", a CLIP or SigLIP model of Hugging Face; "package.module:Class" with
+            `trust`, which is called with `arguments` alone.
         channels: Channels of the pictures, or values a step of the series.
         image_size: Height and width, or one number for both, for models of one fixed size.
         pretrained: Start from the published weights.
@@ -77,10 +94,8 @@ def build_encoder(
     family, colon, model = name.partition(":")
     if pretrained and family not in FAMILIES:
         raise RecipeError(f"encoder.pretrained=True: {name} has no published weights; set it to False")
-    if name == "series_cnn":
-        return _called(name, SeriesEncoder, channels=channels, **arguments)
-    if name == "small_clip":
-        return _called(name, small_clip, channels=channels, **arguments)
+    if name in _WHOLE:
+        return _called(name, _WHOLE[name], channels=channels, **arguments)
     if family in _TOWERS:
         if mean or std:
             raise RecipeError(f"encoder.mean, encoder.std: {name} has statistics of its own; leave them out")

@@ -22,6 +22,12 @@ from overtone.run_folder import Parts
 from overtone.stages import check_stages
 
 _DATASET = ("modality", "ids", "labels", "label_names", "fingerprint", "collate", "__len__", "__getitem__")
+# Modality -> views that take it and no other, and an encoder.
+_SUITED = {
+    "image": ("image", "small_cnn"),
+    "series": ("series", "series_cnn"),
+    "sequence": ("fragments", "sequence_transformer"),
+}
 _NEEDED = {"method": ("step", "parameters")}  # and anything else can be called
 
 
@@ -82,11 +88,13 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
 
 
 def _check_modality(recipe: Recipe, dataset: Dataset) -> None:
-    name = recipe.views["name"]
-    if name in ("image", "series") and name != dataset.modality:
+    name, held = recipe.views["name"], dataset.modality
+    takes = {views: modality for modality, (views, _) in _SUITED.items()}.get(name, held)
+    if takes != held:
+        such = "views.name={} encoder.name={}".format(*_SUITED.get(held, ("same", "package.module:Class")))
         raise RecipeError(
-            f"views.name: {name}, but the data hold `{dataset.modality}`; choose views and an encoder for "
-            f"these, such as views.name={dataset.modality} encoder.name={dataset.modality}_cnn."
+            f"views.name: {name}, but the data hold `{held}`; choose views and an encoder for these, "
+            f"such as {such}."
         )
 
 

@@ -22,6 +22,7 @@ from overtone.encoders import ENCODERS, FAMILIES, build_encoder
 from overtone.errors import RecipeError
 from overtone.imports import imported
 from overtone.recipe.origin import Origin, Place
+from overtone.strategies import STRATEGIES
 
 GIVEN = "given"  # the name of what came from Python as an object
 
@@ -61,13 +62,24 @@ _DATA = Kind(
         "digits": datasets.digits,
         "captioned_scenes": datasets.captioned_scenes,
         "composite": datasets.composite,
+        "image_table": datasets.image_table,
+        "genomes": datasets.genomes,
+        "digit_bags": datasets.digit_bags,
+        "digits_on_patches": datasets.digits_on_patches,
+        "netlists": datasets.netlists,
         "tones": datasets.tones,
         "subset": datasets.subset,
+        "with_label": datasets.with_label,
     },
 )
 _OBJECTIVE = Kind(
     "name",
-    {"nt_xent": objectives.NTXent, "ifm": objectives.IFM, "hard_negatives": objectives.HardNegatives},
+    {
+        "nt_xent": objectives.NTXent,
+        "dcl": objectives.DCL,
+        "ifm": objectives.IFM,
+        "hard_negatives": objectives.HardNegatives,
+    },
 )
 _INNER = {"Dataset": ("a data set", _DATA), "Objective": ("an objective", _OBJECTIVE)}
 KINDS = {
@@ -76,15 +88,28 @@ KINDS = {
     "views": Kind(
         "name",
         {
+            "fragments": views.FragmentViews,
             "image": views.ImageViews,
+            "image_table": views.ImageTableViews,
             "image_text": views.ImageTextViews,
+            "same": views.SameViews,
             "series": views.SeriesViews,
             "per_sample": views.PerSampleViews,
+            "report": views.ReportViews,
         },
     ),
     "method": Kind(
         "name",
-        {"simclr": methods.SimCLR, "clip": methods.CLIP, "siglip": methods.SigLIP},
+        {
+            "simclr": methods.SimCLR,
+            "clip": methods.CLIP,
+            "siglip": methods.SigLIP,
+            "moco": methods.MoCo,
+            "moco_v3": methods.MoCoV3,
+            "byol": methods.BYOL,
+            "supcon": methods.SupCon,
+            **{name: one.build for name, one in STRATEGIES.items()},
+        },
         given=frozenset({"encoder"}),
     ),
     "encoder": Kind(

@@ -1,0 +1,144 @@
+"""Runs the recipe of each strategy, the same without what its claim rests on, and random weights; one table.
+
+    python benchmarks/strategies/claims.py --seeds 3 --jobs 2          # all of them
+    python benchmarks/strategies/claims.py cacr mochi --seeds 3        # some
+
+Called again it continues; what is finished is not repeated. Runs go to `runs/strategies/NAME/`, what was
+found to `docs/strategies/found.json`, and the table of all of that to `docs/strategies/README.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from overtone.strategies import STRATEGIES, Strategy
+
+PAGES = Path("docs/strategies")
+FOUND = PAGES / "found.json"
+BEGIN, END = "<!-- made by `make strategies` -->\n", "<!-- end -->\n"
+
+Found = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/strategies"))
+    asked = parser.parse_args()
+    if unknown := set(asked.names) - set(STRATEGIES):
+        parser.error(f"{', '.join(sorted(unknown))}: unknown; expected some of {', '.join(STRATEGIES)}")
+    for name in asked.names or STRATEGIES:
+        keep(found_by(STRATEGIES[name], asked.out / name, asked.seeds, asked.jobs))
+    print(table(json.loads(FOUND.read_text(encoding="utf-8"))))
+
+
+def found_by(strategy: Strategy, out: Path, seeds: int, jobs: int) -> Found:
+    """The accuracies of stage 0, of the ablation and of random weights, and of all stages, a value a seed."""
+    values = {
+        "strategy": ((), "stage 0"),
+        "ablation": ((*strategy.ablation, "stages=1"), "stage 0"),
+        "random": (('stages=[{"epochs": 0}]',), "stage 0"),
+    }
+    found: Found = {"name": strategy.name, "seeds": seeds}
+    for part, (overrides, column) in values.items():
+        run = out / part
+        trained(strategy, run, overrides, seeds, jobs)
+        found[part] = probed(run, strategy.attribute, column)
+        if part == "strategy":
+            found["chance"] = probed(run, strategy.attribute, "chance")
+            found["two stages"] = probed(run, strategy.attribute, "stages 0-1")
+    return found
+
+
+def trained(strategy: Strategy, run: Path, overrides: tuple[str, ...], seeds: int, jobs: int) -> None:
+    """One run of the command, or the rest of one that was interrupted."""
+    command = [sys.executable, "-m", "overtone"]
+    if (run / "study.json").exists():
+        command += ["resume", str(run), "--jobs", str(jobs)]
+    else:
+        command += ["train", "--strategy", strategy.name, *overrides, "threads=1"]
+        command += ["--seeds", str(seeds), "--jobs", str(jobs), "--out", str(run)]
+    subprocess.run(command, check=True)
+
+
+def probed(run: Path, attribute: str, column: str) -> list[float]:
+    """What the linear probe reads of an attribute, a value a seed."""
+    rows = json.loads((run / "results.json").read_text(encoding="utf-8"))["linear"]
+    return [
+        round(value, 2)
+        for row in rows
+        if (row["attribute"], row["column"]) == (attribute, column)
+        for value in row["values"]
+    ]
+
+
+def keep(found: Found) -> None:
+    """Puts what was found in the place of what was found before, and writes the table."""
+    known = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.exists() else {}
+    known[found["name"]] = found
+    FOUND.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write_table(known)
+
+
+def write_table(known: dict[str, Found]) -> None:
+    """Puts the table of all strategies on their page."""
+    page = PAGES / "README.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(before + BEGIN + table(known) + "\n" + END + after, encoding="utf-8")
+
+
+def table(known: dict[str, Found]) -> str:
+    """A row a strategy, measured or not."""
+    lines = [
+        "| strategy | modality | claim | stage 0 | without | random weights | chance | shown | stages 0-1 |"
+        " as a stage | confidence |",
+        "|---|---|---|---:|---:|---:|---:|---|---:|---|---|",
+    ]
+    for name, strategy in sorted(STRATEGIES.items()):
+        found = known.get(name)
+        parts = ("strategy", "ablation", "random", "chance", "two stages")
+        values = ["" if found is None else said(found[part]) for part in parts]
+        cells = [
+            f"[{name}]({name}.md)",
+            strategy.modality,
+            f"{strategy.claim} ({strategy.attribute})",
+            *values[:4],
+            "not measured" if found is None else shown(found),
+            values[4],
+            strategy.stage,
+            strategy.confidence,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def said(values: list[float]) -> str:
+    """Mean ± standard deviation over the seeds."""
+    mean = f"{statistics.fmean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 and len(set(values)) > 1 else mean
+
+
+def shown(found: Found) -> str:
+    """Whether it beats chance and its ablation, by more than the larger of their spreads."""
+    gain = statistics.fmean(found["strategy"]) - statistics.fmean(found["ablation"])
+    spread = (
+        max(statistics.stdev(found[part]) for part in ("strategy", "ablation")) if found["seeds"] > 1 else 0
+    )
+    over_chance = statistics.fmean(found["strategy"]) > statistics.fmean(found["chance"]) + spread
+    return "yes" if over_chance and gain > spread else f"no ({gain:+.1f}, spread {spread:.1f})"
+
+
+if __name__ == "__main__":
+    main()
