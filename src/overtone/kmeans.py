@@ -215,23 +215,43 @@ def merge_small(labels: Ints, embeddings: Embeddings, centers: Floats, floor: in
     return merged
 
 
+def first_level(k: int) -> int:
+    """How many of k clusters are found first; the others lie within these.
+
+    >>> first_level(1000), first_level(100_000)
+    (1000, 316)
+    """
+    return k if k <= _ONE_LEVEL else round(k ** (1 / _levels(k)))
+
+
+def _levels(k: int) -> int:
+    return max(2, math.ceil(math.log(k) / math.log(_FAN)))
+
+
+def subsample_size(n: int, k: int, per_cluster: int, by_faiss: bool) -> int:
+    """From how many of n samples the centers of k clusters are found.
+
+    >>> subsample_size(1_000_000, 10, 256, by_faiss=False)
+    32768
+    """
+    fewest = 0 if by_faiss else _FEW // 2  # they cost less than reading the rest once
+    return min(n, max(k * per_cluster, fewest))
+
+
 def _cluster(
     stages: list[Floats], samples: Ints, k: int, settings: _Settings, everyone: Everyone | None = None
 ) -> Clustering:
     """K clusters of these samples, which are all there are where the work is shared out."""
     if k > _ONE_LEVEL:
-        levels = max(2, math.ceil(math.log(k) / math.log(_FAN)))
-        first = round(k ** (1 / levels))
-        _log.info(
-            "%s clusters of %s samples on %s levels: %s, then within each", k, len(samples), levels, first
-        )
+        first = first_level(k)
+        told = "%s clusters of %s samples on %s levels: %s, then within each"
+        _log.info(told, k, len(samples), _levels(k), first)
         settings = settings._replace(by_faiss=False)
         upper = _cluster(stages, samples, first, settings._replace(cell_size=0.0), everyone)
         cells, cell_size = Partition(upper.labels_), len(samples) / k
         settings = settings._replace(cell_size=settings.cell_size or cell_size)
         return _within(stages, samples, cells, _shares(cells, cell_size), settings, everyone)
-    fewest = 0 if settings.by_faiss else _FEW // 2  # they cost less than reading the rest once
-    n_points = min(len(samples), max(k * settings.max_points_per_cluster, fewest))
+    n_points = subsample_size(len(samples), k, settings.max_points_per_cluster, settings.by_faiss)
     key = rng.derive(settings.seed, "subsample")
     drawn = np.sort(rng.permuted(np.arange(n_points), len(samples), key))
     points = _unit_rows(stages, samples[drawn])

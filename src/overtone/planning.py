@@ -15,7 +15,7 @@ import torch
 
 from overtone import granularity
 from overtone.cell_files import narrow
-from overtone.kmeans import resolved_clusters
+from overtone.kmeans import first_level, resolved_clusters, subsample_size
 from overtone.multistage import EMBEDDED_AT_ONCE
 from overtone.partition import Partition
 from overtone.peeking import Peek, content_bytes, count, peek
@@ -35,7 +35,7 @@ _KEPT = {
     "disk": "Decoded samples are kept in a file, which is mapped.",
     "none": "Decoded samples are not kept: each pass reads and decodes them.",
 }
-_ASSIGNED = 3 * 2**26  # bytes while samples are assigned to clusters, a chunk at a time
+_ASSIGNED = 3 * 2**23  # bytes while samples are assigned to clusters, a chunk at a time
 _SORTING = 40  # bytes a sample while it is assigned to a cluster and sorted by it
 
 
@@ -424,9 +424,9 @@ class _Run:
         """Of the first process; what the others assign is less."""
         dim = sum(self.held(s).dim for s in self._clustered(number))
         k = self.cells[number][1]
-        first = min(k, _ONE_LEVEL) if k <= _ONE_LEVEL else round(math.sqrt(k))
+        points = subsample_size(self.n, first_level(k), _POINTS, by_faiss=False)
         return {
-            "samples that centers are found from": Figure.estimate(4 * dim * min(self.n, first * _POINTS)),
+            "samples that centers are found from": Figure.estimate(4 * dim * points),
             "chunk that is assigned": Figure.estimate(_ASSIGNED),
             "labels and order": Figure.estimate(_SORTING * self.n),
             "centers": Figure.estimate(4 * dim * k),
@@ -461,6 +461,8 @@ class _Run:
         else:
             yield f"{self.n:,} samples are given, none was counted; a few stand in for their content."
         yield _KEPT[self.data.kept]
+        if self.parts.precision == "auto":
+            yield "precision: auto is decided by the run; this is what fp32 takes."
         if self.data.stored is None:
             yield "Reading the data is not in it: give --bytes-per-sample, what one takes where it is stored."
         if any(self.cells[s] != (1, 1) and spec.cells_per_batch for s, spec in enumerate(self.specs)):

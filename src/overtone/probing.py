@@ -70,7 +70,7 @@ def held(parts: Parts, spec: StageSpec) -> Held:
         spec: The stage.
     """
     encoder, method, saved = _built(parts, spec)
-    place(method, parts.precision, parts.device)
+    place(method, parts.precision, parts.device, parts.layout)
     learning = [p for p in method.parameters() if p.requires_grad]
     a_view = sum(_content(view) for view in _views(parts, _SIZES[0])) // _SIZES[0]
     passes = [_forward(parts, method, spec.micro_batch_size is not None, size) for size in _SIZES]
@@ -109,7 +109,7 @@ def speed(parts: Parts, spec: StageSpec, batch_size: int) -> Speed:
         batch_size: Samples a step on this process.
     """
     encoder, method, _ = _built(parts, spec)
-    place(method, parts.precision, parts.device)
+    place(method, parts.precision, parts.device, parts.layout)
     method.train()
     optimizer = build_optimizer(method, name=spec.optimizer, lr=1e-6, weight_decay=0.0)
     gradients = gradients_of(method, parts.precision, parts.device, spec.micro_batch_size)
