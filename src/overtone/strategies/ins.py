@@ -15,6 +15,7 @@ from overtone.distributed import everyones, gathered, rank
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.moco import check_two
 from overtone.methods.queue import Queue
 from overtone.methods.teacher import Teacher
 from overtone.objectives.many_positives import allowed, cosines, many_positives
@@ -107,8 +108,7 @@ class INS(nn.Module):
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
         """The loss of two views of a batch, and z of the first, (B, out_dim), of unit length."""
-        if len(views) != 2:
-            raise RecipeError(f"views: {len(views)} of each batch, but ins takes 2; set views.n_views=2")
+        check_two(views, "ins")
         self._check(views[0])
         first, second = views
         embeddings = self.encoder(first)

@@ -16,6 +16,7 @@ from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.moco import check_two
 from overtone.objectives.many_positives import allowed
 from overtone.strategies.strategy import strategy
 
@@ -159,8 +160,7 @@ class SepCLR(nn.Module):
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The loss of the z of two views, of all processes: each computes the whole, which is exact."""
-        if len(views) != 2:
-            raise RecipeError(f"views: {len(views)} of each batch, but sepclr takes 2; set views.n_views=2")
+        check_two(views, "sepclr")
         if "target" not in views[0]:
             raise DataError(
                 f"a batch with the keys {sorted(views[0])}: sepclr also expects `target`, 0 of background; "

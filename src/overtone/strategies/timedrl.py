@@ -13,6 +13,7 @@ from torch.nn.functional import cosine_similarity
 from overtone.contracts import Batch
 from overtone.encoders import Encoder, SeriesTransformer
 from overtone.errors import RecipeError
+from overtone.methods.moco import check_two
 from overtone.strategies.strategy import strategy
 
 
@@ -106,8 +107,7 @@ class TimeDRL(nn.Module):
         Raises:
             RecipeError: There are more views, or fewer.
         """
-        if len(views) != 2:
-            raise RecipeError(f"views: {len(views)} of each batch, but timedrl takes 2; set views.n_views=2")
+        check_two(views, "timedrl")
         one, two = (self.encoder(view, parts=True) for view in views)
         errors = [patch_error(self.decoder(p.tokens).float(), p.patches, p.present) for p in (one, two)]
         wholes = one.whole.float(), two.whole.float()
