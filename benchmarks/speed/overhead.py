@@ -138,7 +138,7 @@ def _lightning(dataset: Rows) -> Callable[[], None]:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.method = Autoencoder()
