@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -136,3 +136,30 @@ def blobs(
     blob = draws.permutation(np.repeat(np.arange(k), size))
     points = np.eye(d)[blob] + spread * draws.standard_normal((k * size, d))
     return points * draws.uniform(0.1, 50, (k * size, 1)), blob
+
+
+def adaptive_temperature(
+    rows: Tensor,
+    columns: Tensor,
+    positive: Tensor,
+    row_ids: Ids,
+    column_ids: Ids,
+    temperature: Callable[[Tensor, Tensor], Tensor],
+    heads: int,
+    weight: float,
+) -> Tensor:
+    """The formula, one pair of one head at a time."""
+    allowed = allowed_negatives(positive, row_ids, column_ids)
+    width = rows.shape[1] // heads
+    total = rows.new_zeros(())
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        for i, p in enumerate(positive.tolist()):
+            scores = []
+            for column in columns:
+                a, b = rows[i, part] / rows[i, part].norm(), column[part] / column[part].norm()
+                t = temperature(a, b)
+                scores.append(a @ b / t - weight * (width / 2 * t.log() + 1 / t))
+            negatives = [scores[j].exp() for j in range(len(columns)) if allowed[i, j]]
+            total = total - scores[p] + torch.log(scores[p].exp() + sum(negatives))
+    return total / len(rows)

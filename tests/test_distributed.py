@@ -15,7 +15,7 @@ from overtone.errors import ProcessError
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
 from overtone.methods import BYOL, CLIP, MoCo, MoCoV3, SigLIP, SimCLR, SupCon
-from overtone.objectives import DCL, IFM, HardNegatives, NTXent, nt_xent
+from overtone.objectives import DCL, IFM, AdaptiveTemperature, HardNegatives, NTXent, nt_xent
 
 SAMPLES, CPU = 12, torch.device("cpu")
 
@@ -61,6 +61,7 @@ OBJECTIVES: dict[str, Callable[[], object]] = {
     "dcl": lambda: DCL(0.3),
     "ifm": lambda: IFM(0.3, 0.1),
     "hard_negatives": lambda: HardNegatives(0.3, beta=2.0, tau_plus=0.1),
+    "adaptive_temperature": lambda: AdaptiveTemperature(heads=2, out_dim=4),
     "learned": Learned,
 }
 

@@ -79,6 +79,7 @@ _OBJECTIVE = Kind(
         "dcl": objectives.DCL,
         "ifm": objectives.IFM,
         "hard_negatives": objectives.HardNegatives,
+        "adaptive_temperature": objectives.AdaptiveTemperature,
     },
 )
 _INNER = {"Dataset": ("a data set", _DATA), "Objective": ("an objective", _OBJECTIVE)}
