@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from overtone.cli import data, diagnosing, pages, planning, reading, training
+from overtone.cli.allocator import keep_freed_memory
 from overtone.errors import OvertoneError
 
 _DEBUG = "OVERTONE_DEBUG"  # also of the processes that a command starts
@@ -53,6 +54,7 @@ def main() -> None:
     # Threads that spin while they wait for each other make a step 20 to 60 times slower as soon as another
     # program wants a core; read once, when torch loads OpenMP.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     sys.path.append(os.getcwd())  # where a recipe's package.module:Class is looked for last
     try:
         app(standalone_mode=True)
