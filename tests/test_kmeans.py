@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from overtone import distributed
+from overtone import distributed, lloyd
 from overtone import kmeans as module
 from overtone.errors import NumericalError, RecipeError
 from overtone.kmeans import kmeans, kmeans_within, merge_small
@@ -58,7 +58,7 @@ def test_every_sample_goes_to_its_nearest_center_in_whatever_chunks(monkeypatch:
     found = kmeans(points, 7, seed=0, max_points_per_cluster=10)
     assert found.labels_.tolist() == oracles.nearest(points, found.cluster_centers_.astype(float)).tolist()
     np.testing.assert_allclose(np.linalg.norm(found.cluster_centers_, axis=1), 1, rtol=1e-5)
-    monkeypatch.setattr(module, "_CHUNK", 70)
+    monkeypatch.setattr(lloyd, "CHUNK", 70)
     assert kmeans(points, 7, seed=0, max_points_per_cluster=10).labels_.tolist() == found.labels_.tolist()
 
 
@@ -156,7 +156,7 @@ def test_processes_that_share_the_work_find_what_one_finds(
     rng = np.random.default_rng(0)
     stages = [rng.standard_normal((900, 6)), rng.standard_normal((900, 4))]
     monkeypatch.setattr(module, "_ONE_LEVEL", one_level)
-    monkeypatch.setattr(module, "_CHUNK", 5_000)  # samples are assigned 55 at a time
+    monkeypatch.setattr(lloyd, "CHUNK", 5_000)  # samples are assigned 55 at a time
     everyone = Processes(monkeypatch, stages, world_size)
     alone, shared = kmeans(stages, 90, seed=0), kmeans(stages, 90, seed=0, everyone=everyone)
     for one, other in zip(alone, shared, strict=True):

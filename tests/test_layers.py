@@ -21,7 +21,7 @@ LAYERS: list[set[str]] = [
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
-        "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages", "shares",
+        "lloyd", "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages", "shares",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "strategies", "gradients", "training"},
@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
     {"report", "recipe"},
     {
         "study", "integrating", "results", "image_text", "readers", "finding_pairs", "diagnosing", "fitting",
-        "auto", "demo", "exploring", "reporting", "comparing", "peeking", "probing", "planning",
+        "auto", "demo", "exploring", "reporting", "comparing", "planning",
     },
     {"cli"},
     {"__main__"},

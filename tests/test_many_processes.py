@@ -42,14 +42,14 @@ import os, signal, sys
 from functools import partial
 from pathlib import Path
 import test_many_processes as here
-from overtone import distributed, kmeans, multistage
+from overtone import distributed, lloyd, multistage
 from overtone.errors import OvertoneError
 from overtone.levers import hiding
 
 folder, shard, stage, at, rank = Path(sys.argv[1]), *map(int, sys.argv[2:])
 multistage.Pace = partial(multistage.Pace, log_every=1)
 multistage.EMBEDDED_AT_ONCE = hiding.AT_ONCE = 64  # so that each of two processes has a share of 200
-kmeans._CHUNK = 1024
+lloyd.CHUNK = 1024
 
 class Sends:
     def advance(self, task, done, total, note=""):

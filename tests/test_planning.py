@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import parts
 from torch import Tensor, nn
 
-from overtone import checkpoints, probing
+from overtone import checkpoints
 from overtone.contracts import Batch
 from overtone.datasets import reading
 from overtone.datasets.decoding import decoded
@@ -23,8 +23,8 @@ from overtone.gradients import gradients_of
 from overtone.methods import SimCLR
 from overtone.optim import build_optimizer
 from overtone.partition import Partition
-from overtone.planning import Figure, Given, Plan, batches, plan
-from overtone.probing import held
+from overtone.planning import Figure, Given, Plan, batches, plan, probing
+from overtone.planning.probing import held
 from overtone.progress import Silent
 from overtone.recipe import parse, resolved
 from overtone.run_folder import Parts

@@ -7,15 +7,8 @@ from typing import Literal, TypeAlias, get_args
 
 from overtone import rng
 from overtone.errors import RecipeError
-from overtone.kmeans import (
-    Everyone,
-    Floats,
-    Ints,
-    kmeans,
-    kmeans_within,
-    merge_small,
-    resolved_clusters,
-)
+from overtone.kmeans import Everyone, kmeans, kmeans_within, merge_small, resolved_clusters
+from overtone.lloyd import Floats, Ints
 from overtone.partition import Partition
 
 Mode: TypeAlias = Literal["concat", "intersect", "nested", "last"]

@@ -6,12 +6,11 @@ text data using clustering", Machine Learning 2001).
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,10 +19,9 @@ from torch import Tensor
 
 from overtone import distributed, rng
 from overtone.errors import NumericalError, RecipeError
+from overtone.lloyd import Clustering, Floats, Ints, Settings, balanced, chunk, nearest, trained
 from overtone.partition import Partition
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
-Ints: TypeAlias = NDArray[np.int64]
 Embeddings: TypeAlias = Floats | Sequence[Floats]
 Everyone: TypeAlias = Callable[..., Sequence[Any]]
 """Has each of several processes do one of `works`, given its name and arguments; what each found."""
@@ -37,38 +35,6 @@ _FAN = 512
 # Up to so many samples faiss finds them. Beyond, passes in torch take a fraction of the time: the matrix
 # product in the wheels of faiss is far from what a processor can do (56 against 300 GFLOP/s where measured).
 _FEW = 2**16
-# Up to here a spread start (k-means++) costs little and finds blobs that a random one misses. On random data
-# with K = 600 to 5,000 a random start ended 0.5 to 1.4 % below it in summed similarity, several times faster.
-_SPREAD_START = 256
-_SETTLING = 3  # the last passes, in which no cluster begins anew
-_CHUNK = 2**21  # numbers in memory at once while everything is assigned: what the caches hold
-
-
-class Clustering(NamedTuple):
-    """What k-means found, under scikit-learn's names.
-
-    Attributes:
-        labels_: (N,) int64 in range(K).
-        cluster_centers_: (K, D) float32 of length 1; D sums over the stages given.
-        inertia_: Sum of squared distances of the normalised embeddings to their centers.
-    """
-
-    labels_: Ints
-    cluster_centers_: NDArray[np.float32]
-    inertia_: float
-
-
-class _Settings(NamedTuple):
-    seed: int
-    n_iter: int
-    max_points_per_cluster: int
-    by_faiss: bool
-    cell_size: float = 0.0  # the mean size around which clusters are kept; 0 where they are as they come
-
-    @property
-    def least(self) -> float:
-        """The smallest size of a cluster that may stay."""
-        return max(2.0, self.cell_size / 4) if self.cell_size else 1.0
 
 
 def kmeans(
@@ -111,7 +77,7 @@ def kmeans(
     stages = _stages(embeddings)
     n = len(stages[0])
     _check_n_clusters(n_clusters, n)
-    settings = _Settings(seed, n_iter, max_points_per_cluster, n <= _FEW)
+    settings = Settings(seed, n_iter, max_points_per_cluster, n <= _FEW)
     found = _cluster(stages, np.arange(n), n_clusters, settings, everyone)
     if (found.labels_ == found.labels_[0]).all():
         raise NumericalError(
@@ -156,7 +122,7 @@ def kmeans_within(
         counts = np.clip(cells.sizes // 2, 1, n_clusters)
     else:
         counts = _shares(cells, cell_size)
-    settings = _Settings(seed, n_iter, max_points_per_cluster, len(groups) <= _FEW)
+    settings = Settings(seed, n_iter, max_points_per_cluster, len(groups) <= _FEW)
     return _within(stages, np.arange(len(groups)), cells, counts, settings, everyone)
 
 
@@ -170,10 +136,10 @@ def works(newest: Callable[[int], Embeddings]) -> dict[str, Callable[..., Any]]:
     def assign(n_stages: int, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
         stages = _stages(newest(n_stages))
         # In the same chunks as one process would, so that no sum is rounded in another way.
-        own = distributed.own_share(len(stages[0]), _chunk(centers))
+        own = distributed.own_share(len(stages[0]), chunk(max(centers.shape)))
         return _assigned(stages, np.arange(own.start, own.stop), centers)
 
-    def within(n_stages: int, groups: Ints, counts: Ints, settings: _Settings) -> list[Clustering]:
+    def within(n_stages: int, groups: Ints, counts: Ints, settings: Settings) -> list[Clustering]:
         cells = Partition(groups)
         # Cells, as many as hold the process's share of the samples.
         share = np.arange(distributed.rank(), distributed.rank() + 2) * len(groups) / distributed.world_size()
@@ -224,6 +190,17 @@ def first_level(k: int) -> int:
     return k if k <= _ONE_LEVEL else round(k ** (1 / _levels(k)))
 
 
+def most_clusters(k: int) -> int:
+    """How many may come where k are asked for: on each level, each cluster of the one above has one at least.
+
+    >>> most_clusters(1000), most_clusters(90_000)
+    (1000, 90300)
+    """
+    levels = 1 if k <= _ONE_LEVEL else _levels(k)
+    first = first_level(k)
+    return k + sum(int(first**level) for level in range(1, levels))
+
+
 def _levels(k: int) -> int:
     return max(2, math.ceil(math.log(k) / math.log(_FAN)))
 
@@ -239,7 +216,7 @@ def subsample_size(n: int, k: int, per_cluster: int, by_faiss: bool) -> int:
 
 
 def _cluster(
-    stages: list[Floats], samples: Ints, k: int, settings: _Settings, everyone: Everyone | None = None
+    stages: list[Floats], samples: Ints, k: int, settings: Settings, everyone: Everyone | None = None
 ) -> Clustering:
     """K clusters of these samples, which are all there are where the work is shared out."""
     if k > _ONE_LEVEL:
@@ -255,9 +232,9 @@ def _cluster(
     key = rng.derive(settings.seed, "subsample")
     drawn = np.sort(rng.permuted(np.arange(n_points), len(samples), key))
     points = _unit_rows(stages, samples[drawn])
-    centers = _trained(points, k, settings)
+    centers = trained(points, k, settings)
     if settings.cell_size and n_points == len(samples):
-        return _balanced(torch.from_numpy(points), torch.from_numpy(centers), settings)
+        return balanced(torch.from_numpy(points), torch.from_numpy(centers), settings)
     if everyone is None:
         labels, similarity = _assigned(stages, samples, centers)
     else:
@@ -271,7 +248,7 @@ def _within(
     samples: Ints,
     cells: Partition,
     counts: Ints,
-    settings: _Settings,
+    settings: Settings,
     everyone: Everyone | None = None,
 ) -> Clustering:
     """`counts[c]` clusters in cell c of these samples."""
@@ -290,7 +267,7 @@ def _within(
 
 
 def _inside(
-    stages: list[Floats], samples: Ints, cells: Partition, counts: Ints, settings: _Settings, which: range
+    stages: list[Floats], samples: Ints, cells: Partition, counts: Ints, settings: Settings, which: range
 ) -> list[Clustering]:
     """The clusters inside some cells, each by itself."""
     parts: list[Clustering] = []
@@ -306,136 +283,20 @@ def _shares(cells: Partition, cell_size: float) -> Ints:
     return np.maximum(np.diff(np.rint(cells.offsets / cell_size)), 1).astype(np.int64)
 
 
-def _trained(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArray[np.float32]:
-    if k == 1:
-        mean = points.mean(axis=0, keepdims=True)
-        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
-    if not settings.by_faiss:
-        return _by_passes(torch.from_numpy(points), k, settings).numpy()
-    import faiss
-
-    # The start is given and nothing is left for faiss to draw; it splits the largest cluster to refill an
-    # empty one.
-    trainer = faiss.Kmeans(
-        points.shape[1],
-        k,
-        niter=settings.n_iter,
-        spherical=True,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(points),
-    )
-    trainer.train(points, init_centroids=_start(points, k, settings))
-    return np.asarray(trainer.centroids, dtype=np.float32)
-
-
-def _by_passes(points: Tensor, k: int, settings: _Settings) -> Tensor:
-    """Lloyd's algorithm; clusters that are empty, or too small where that counts, begin anew elsewhere."""
-    centers, labels = torch.from_numpy(_start(points.numpy(), k, settings)), torch.empty(0)
-    for turn in range(settings.n_iter):
-        before, labels = labels, _nearest(points, centers)[0]
-        if torch.equal(labels, before):
-            break
-        centers = _means(points, labels, k)
-        sizes = torch.bincount(labels, minlength=k)
-        small = torch.nonzero(sizes < settings.least).ravel()
-        crowded = torch.nonzero(sizes[labels] > len(points) / k).ravel()
-        if turn < settings.n_iter - _SETTLING and len(small):
-            m = min(len(small), len(crowded))
-            drawn = rng.permuted(np.arange(m), len(crowded), rng.derive(settings.seed, "refill", turn))
-            centers[small[:m]] = points[crowded[torch.from_numpy(drawn)]]
-    return centers
-
-
-def _balanced(points: Tensor, centers: Tensor, settings: _Settings) -> Clustering:
-    """Clusters of a quarter of the mean size to four times it, each with the mean of its samples as center.
-
-    Smaller ones are left to their nearest neighbours; then the largest is halved, again and again.
-    """
-    labels = _nearest(points, centers)[0]
-    sizes = torch.bincount(labels, minlength=len(centers))
-    # The largest stays in any case.
-    large = torch.nonzero(sizes >= min(settings.least, float(sizes.max()))).ravel()
-    small = torch.nonzero(sizes[labels] < sizes[large].min()).ravel()
-    labels[small] = large[_nearest(points[small], centers[large])[0]]
-    labels = torch.unique(labels, return_inverse=True)[1]
-    cells = Partition(labels.numpy())
-    split = np.split(cells.order, cells.offsets[1:-1])
-    largest = [(-len(members), cell, members) for cell, members in enumerate(split)]
-    heapq.heapify(largest)
-    count = cells.n_cells
-    while -largest[0][0] > 4 * settings.cell_size or (
-        count < len(centers) and -largest[0][0] >= 2 * settings.least
-    ):
-        _, cell, members = heapq.heappop(largest)
-        half = _half(points[torch.from_numpy(members)]).numpy()
-        labels[members[half]] = count
-        for number, part in ((cell, members[~half]), (count, members[half])):
-            heapq.heappush(largest, (-len(part), number, part))
-        count += 1
-    centers = _means(points, labels, count)
-    similarity = (points * centers[labels]).sum(dim=1).double()
-    return Clustering(labels.numpy(), centers.numpy(), float((2 - 2 * similarity).clamp(min=0).sum()))
-
-
-def _half(points: Tensor) -> Tensor:
-    """Which half of some samples lies towards the one that is farthest from their mean."""
-    far = points[(points @ points.mean(dim=0)).argmin()]
-    half = torch.zeros(len(points), dtype=torch.bool)
-    half[(points @ far).argsort(descending=True, stable=True)[: len(points) // 2]] = True
-    return half
-
-
-def _means(points: Tensor, labels: Tensor, k: int) -> Tensor:
-    """(k, D) the direction of each cluster's sum; nought of an empty one."""
-    sums = torch.zeros(k, points.shape[1]).index_add_(0, labels, points)
-    return torch.nn.functional.normalize(sums)
-
-
-def _nearest(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The center of the largest cosine for each row, the first of equals, and that cosine."""
-    length = _chunk(centers)
-    labels, cosines = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
-    products = torch.empty(min(length, len(points)), len(centers))
-    for begin in range(0, len(points), length):
-        part = slice(begin, begin + length)
-        rows = points[part]
-        found = torch.mm(rows, centers.T, out=products[: len(rows)])
-        torch.max(found, dim=1, out=(cosines[part], labels[part]))
-    return labels, cosines
-
-
-def _start(points: NDArray[np.float32], k: int, settings: _Settings) -> NDArray[np.float32]:
-    seed = settings.seed
-    if k > _SPREAD_START or settings.cell_size:
-        return points[rng.permuted(np.arange(k), len(points), rng.derive(seed, "start"))]
-    from sklearn.cluster import kmeans_plusplus
-
-    few = rng.permuted(np.arange(min(len(points), 32 * k)), len(points), rng.derive(seed, "few"))
-    spread, _ = kmeans_plusplus(points[few], k, random_state=rng.derive(seed, "start") % 2**32)
-    return np.ascontiguousarray(spread, dtype=np.float32)
-
-
 def _assigned(stages: list[Floats], samples: Ints, centers: Floats) -> tuple[Ints, NDArray[np.float64]]:
     """The center of the largest cosine for each sample, the first of equals, and that cosine."""
     labels, similarity = np.empty(len(samples), np.int64), np.empty(len(samples))
-    length, targets = _chunk(centers), torch.from_numpy(centers).float()
+    length, targets = chunk(max(centers.shape)), torch.from_numpy(centers).float()
     for begin in range(0, len(samples), length):
         part = slice(begin, begin + length)
-        labels[part], similarity[part] = _nearest(
-            torch.from_numpy(_unit_rows(stages, samples[part])), targets
-        )
+        labels[part], similarity[part] = nearest(torch.from_numpy(_unit_rows(stages, samples[part])), targets)
     return labels, similarity
-
-
-def _chunk(centers: Floats | Tensor) -> int:
-    """How many samples are assigned at a time."""
-    return max(1, _CHUNK // int(max(centers.shape)))
 
 
 def _unit_rows(stages: list[Floats], samples: Ints) -> NDArray[np.float32]:
     """(b, sum of D_s) float32 rows of length 1, stages of equal weight; the samples ascend."""
     unit = torch.empty(len(samples), sum(stage.shape[1] for stage in stages))
-    length = max(1, _CHUNK // unit.shape[1])
+    length = chunk(unit.shape[1])
     for begin in range(0, len(samples), length):
         part, first = samples[begin : begin + length], 0
         for stage, embeddings in enumerate(stages):

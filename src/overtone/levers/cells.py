@@ -14,7 +14,7 @@ from overtone import artifacts, distributed, rng
 from overtone.clustering import Mode, next_partition
 from overtone.discrimination import Looks
 from overtone.granularity import candidates, chosen
-from overtone.kmeans import Floats, Ints
+from overtone.lloyd import Floats, Ints
 from overtone.partition import Partition
 from overtone.run_folder import Parts, array_in, embeddings_of, load_stage, reusable, stage_folder
 

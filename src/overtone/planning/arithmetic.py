@@ -7,19 +7,19 @@ itself will decide; an estimate is named one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from overtone import granularity
 from overtone.cell_files import narrow
-from overtone.kmeans import first_level, resolved_clusters, subsample_size
+from overtone.kmeans import first_level, most_clusters, resolved_clusters, subsample_size
 from overtone.multistage import EMBEDDED_AT_ONCE
 from overtone.partition import Partition
-from overtone.peeking import Peek, content_bytes, count, peek
-from overtone.probing import Held, held, speed
+from overtone.planning.figures import Figure, Figures, Plan, StagePlan
+from overtone.planning.peeking import Peek, content_bytes, count, peek
+from overtone.planning.probing import Held, held, speed
 from overtone.recipe import Recipe, build_parts, resolved
 from overtone.run_folder import Parts
 from overtone.sampling import CellBatchSampler
@@ -28,7 +28,6 @@ from overtone.views.erasing import Units
 
 _HEADER = 128  # of a .npy file with a vector or a matrix
 _LEDGER = 90  # bytes of a line, a few more or less
-_ONE_LEVEL = 1024  # clusters; more are found on two levels, which may leave a few more of them
 _POINTS = 256  # samples a cluster from which centers are found
 _KEPT = {
     "memory": "Decoded samples are kept in the memory of each process.",
@@ -37,126 +36,6 @@ _KEPT = {
 }
 _ASSIGNED = 3 * 2**23  # bytes while samples are assigned to clusters, a chunk at a time
 _SORTING = 40  # bytes a sample while it is assigned to a cluster and sorted by it
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number of which it is known how well it is known.
-
-    >>> Figure.exact(3) + Figure.within(0, 2), (Figure.exact(3) + Figure.estimate(2)).how
-    (Figure(least=3, most=5, estimated=False), 'estimate')
-    """
-
-    least: float
-    most: float
-    estimated: bool = False
-
-    @classmethod
-    def exact(cls, value: float) -> Figure:
-        """What the run will have, to the last one."""
-        return cls(value, value)
-
-    @classmethod
-    def within(cls, least: float, most: float) -> Figure:
-        """What the run itself decides, between two bounds."""
-        return cls(least, most)
-
-    @classmethod
-    def estimate(cls, value: float) -> Figure:
-        """What it will be about."""
-        return cls(value, value, estimated=True)
-
-    @classmethod
-    def total(cls, figures: Iterable[Figure]) -> Figure:
-        """All together."""
-        return sum(figures, start=cls.exact(0))
-
-    @property
-    def how(self) -> str:
-        """ "exact", "range" or "estimate"."""
-        return "estimate" if self.estimated else "exact" if self.least == self.most else "range"
-
-    def __add__(self, other: Figure) -> Figure:
-        return Figure(self.least + other.least, self.most + other.most, self.estimated or other.estimated)
-
-    def __mul__(self, factor: float) -> Figure:
-        return Figure(self.least * factor, self.most * factor, self.estimated)
-
-
-Figures = Mapping[str, Figure]
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What one stage takes.
-
-    Attributes:
-        steps: Updates of the weights, and the steps of a warm start before them.
-        samples: Seen in training, over all processes.
-        read: What -> bytes, over all processes.
-        written: What -> bytes; files by their name in the run folder.
-        training: What -> bytes in the memory of each process while it trains.
-        clustering: What -> bytes in the memory of the first process while it makes the stage's cells.
-        embedding: What -> bytes in the memory of each process while it embeds with the stage.
-        seconds: What -> seconds, where a throughput is known.
-    """
-
-    steps: Figure
-    samples: Figure
-    read: Figures
-    written: Figures
-    training: Figures
-    clustering: Figures
-    embedding: Figures
-    seconds: Figures = field(default_factory=dict)
-
-    def memory(self) -> tuple[str, Figures]:
-        """The part of the stage that takes most memory of a process, and what it takes."""
-        parts = {"training": self.training, "clustering": self.clustering, "embedding": self.embedding}
-        name = max(parts, key=lambda part: Figure.total(parts[part].values()).most)
-        return name, parts[name]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run takes.
-
-    Attributes:
-        samples: How many there are to train on.
-        world_size: Processes.
-        stages: In their order.
-        beside: What is written before the first stage and after the last: what -> bytes.
-        checkpoint: Bytes of one of the checkpoints that come and go while a stage trains.
-        at_once: Most bytes on the disk at any time.
-        said: What was assumed and what is left out, in sentences.
-    """
-
-    samples: int
-    world_size: int
-    stages: Sequence[StagePlan]
-    beside: Figures
-    checkpoint: int
-    at_once: Figure
-    said: Sequence[str]
-
-    def totals(self) -> dict[str, Figure]:
-        """Steps, samples, bytes read and written, and seconds where they are known, of the whole run."""
-        stages = self.stages
-        found = {
-            "steps": Figure.total(stage.steps for stage in stages),
-            "samples": Figure.total(stage.samples for stage in stages),
-            "read": Figure.total(f for stage in stages for f in stage.read.values()),
-            "written": Figure.total(
-                [*(f for stage in stages for f in stage.written.values()), *self.beside.values()]
-            ),
-        }
-        seconds = [figure for stage in stages for figure in stage.seconds.values()]
-        return {**found, "seconds": Figure.total(seconds)} if seconds else found
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        found: dict[str, Any] = {**_plain(self), "totals": _plain(self.totals())}
-        return found
 
 
 class Given(NamedTuple):
@@ -296,7 +175,7 @@ class _Run:
         read = self.read(number, passes, written, checked)
         if maybe:
             written, passes, read = (
-                {what: _perhaps(figure) for what, figure in figures.items()}
+                {what: figure.perhaps() for what, figure in figures.items()}
                 for figures in (written, passes, read)
             )
         return StagePlan(
@@ -327,12 +206,12 @@ class _Run:
             }
         if number and spec.erase != "off":
             marked = Figure.exact(_HEADER + n * self.units())
-            mine[f"{home}/erasing/marked.npy"] = _perhaps(marked) if spec.erase == "auto" else marked
+            mine[f"{home}/erasing/marked.npy"] = marked.perhaps() if spec.erase == "auto" else marked
         checked = Figure.total(mine.values())
         asked = {later.erase for later in self.specs[number + 1 :]} - {"off"}
         if asked:
             saliency = Figure.exact(_HEADER + 2 * n * self.units())
-            mine[f"{home}/saliency/saliency.npy"] = _perhaps(saliency) if asked == {"auto"} else saliency
+            mine[f"{home}/saliency/saliency.npy"] = saliency.perhaps() if asked == {"auto"} else saliency
         mine[f"{home}/encoder"] = Figure.exact(self.held(spec).encoder)
         mine[f"{home}/embeddings/train.npy"] = Figure.exact(_HEADER + self.embedded(spec))
         if self.n_test is not None:
@@ -552,19 +431,4 @@ def _clusters(spec: StageSpec, n: int) -> int:
     size = spec.cell_size
     if isinstance(size, str):
         size = min(granularity.candidates(size, n))
-    k = resolved_clusters(n, spec.n_clusters, size)
-    return k if k <= _ONE_LEVEL else k + math.ceil(math.sqrt(k))
-
-
-def _perhaps(figure: Figure) -> Figure:
-    return Figure(0, figure.most, figure.estimated)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Figure):
-        return {"least": value.least, "most": value.most, "how": value.how}
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    return most_clusters(resolved_clusters(n, spec.n_clusters, size))
