@@ -107,6 +107,34 @@ def test_what_is_spread_over_the_whole_sample_is_not_hidden(tmp_path: Path) -> N
     assert choice["known"][0][0] > 0.5
 
 
+def test_what_could_not_be_hidden_once_is_not_searched_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = dataclasses.replace(_parts(N), views=lambda batch, address: [batch, batch])
+    example = parts.dataset.collate([parts.dataset[0]])
+    parts = dataclasses.replace(
+        parts,
+        encoder=lambda stage: as_encoder(nn.Flatten(), "image", example=example),
+        stages=[GIVEN, parts.stages[1], parts.stages[1]],
+    )
+    searched: list[int] = []
+    sufficient = hiding._sufficient
+
+    def counted(parts: Parts, encoders: Any, maps: Any) -> Any:
+        searched.append(len(maps))
+        return sufficient(parts, encoders, maps)
+
+    monkeypatch.setattr(hiding, "_sufficient", counted)
+    with caplog.at_level("INFO"):
+        run(parts, tmp_path)
+    assert searched == [1]
+    assert "stage 1: nothing of what stage 0 looks at is hidden: it is spread over" in caplog.text
+    assert "stage 2: nothing of what stage 0 looks at is hidden, as in stage 1" in caplog.text
+    choices = [artifacts.read_json(tmp_path / f"stage-{s}/erasing/choice.json") for s in (1, 2)]
+    assert [choice["refused"] for choice in choices] == [[0], [0]]
+    assert "shares" not in choices[1]
+
+
 def test_where_it_cannot_be_told_what_is_looked_at_nothing_is_hidden_and_that_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,9 +85,13 @@ def _as_needed(parts: Parts, folder: Path, stage: int) -> tuple[NDArray[np.bool_
         if not unanswered:
             break
         tried = [*hides, _dominant(parts, encoders, unanswered)]
-        needed, choice["shares"] = _marked(parts, folder, tried, encoders)
+        before = _refused_by(folder, stage, tried)
+        needed = None
+        if before is None:
+            needed, choice["shares"] = _marked(parts, folder, tried, encoders)
         if needed is None or needed.mean() > MOST_HIDDEN:
-            logger.info("stage %d: %s", stage, _refusal(tried[-1], needed))
+            choice["refused"] = tried
+            logger.info("stage %d: %s", stage, _refusal(tried[-1], needed, before))
             break
         hides.append(tried[-1])
         marked, views = needed, _erasing(parts.views, parts.dataset, parts.seed, needed)
@@ -116,22 +120,37 @@ def _marked(
     return _sufficient(parts, [encoders[stage] for stage in stages], maps)
 
 
-def _refusal(stage: int, needed: NDArray[np.bool_] | None) -> str:
+def _refused_by(folder: Path, stage: int, tried: Sequence[int]) -> int | None:
+    """The earlier stage that could not hide these; what they look at is the same for every later one."""
+    for earlier in range(1, stage):
+        choice = stage_folder(folder, earlier) / "erasing" / "choice.json"
+        if choice.exists() and artifacts.read_json(choice).get("refused") == list(tried):
+            return earlier
+    return None
+
+
+def _refusal(stage: int, needed: NDArray[np.bool_] | None, before: int | None) -> str:
+    found = f"nothing of what stage {stage} looks at is hidden"
+    if before is not None:
+        return f"{found}, as in stage {before}"
     if needed is None:
-        return f"nothing of what stage {stage} looks at is hidden: it cannot be told what that is"
-    return (
-        f"nothing of what stage {stage} looks at is hidden: it is spread over {needed.mean():.0%} of a sample"
-    )
+        return f"{found}: it cannot be told what that is"
+    return f"{found}: it is spread over {needed.mean():.0%} of a sample or more"
 
 
 def _sufficient(
     parts: Parts, encoders: Sequence[nn.Module], maps: Sequence[NDArray[np.float32]]
 ) -> tuple[NDArray[np.bool_], dict[str, float]]:
-    """The smallest share of their saliency without which these encoders know nothing of random samples."""
+    """The smallest share of their saliency without which these encoders know nothing of random samples.
+
+    Or the first that is spread over more than may be hidden: a larger one is spread wider still.
+    """
     groups = _random_groups(parts)
     measured: dict[str, float] = {}
     for share in SHARES:
         marked = np.logical_or.reduce([covering(each, share) for each in maps])
+        if marked.mean() > MOST_HIDDEN:
+            return marked, measured
         views = _erasing(parts.views, parts.dataset, parts.seed, marked)
         inside = known_inside(encoders, parts.dataset, views, groups, seed=parts.seed, device=parts.device)
         measured[str(share)] = max(found.known for found in inside)
