@@ -18,7 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from overtone.recipe import open_data
+from overtone.results import columns_of_seeds, embeddings_kept, probe_sets, read_columns
 from overtone.strategies import STRATEGIES, Strategy
+from overtone.study import Study
 
 PAGES = Path("docs/strategies")
 FOUND = PAGES / "found.json"
@@ -54,10 +60,10 @@ def found_by(strategy: Strategy, out: Path, seeds: int, jobs: int) -> Found:
     for part, (overrides, column) in values.items():
         run = out / part
         trained(strategy, run, overrides, seeds, jobs)
-        found[part] = probed(run, strategy.attribute, column)
+        read = probed(run, strategy)
+        found[part] = read[column]
         if part == "strategy":
-            found["chance"] = probed(run, strategy.attribute, "chance")
-            found["two stages"] = probed(run, strategy.attribute, "stages 0-1")
+            found |= {"chance": read["chance"], "two stages": read["stages 0-1"]}
     return found
 
 
@@ -72,15 +78,22 @@ def trained(strategy: Strategy, run: Path, overrides: tuple[str, ...], seeds: in
     subprocess.run(command, check=True)
 
 
-def probed(run: Path, attribute: str, column: str) -> list[float]:
-    """What the linear probe reads of an attribute, a value a seed."""
-    rows = json.loads((run / "results.json").read_text(encoding="utf-8"))["linear"]
-    return [
-        round(value, 2)
-        for row in rows
-        if (row["attribute"], row["column"]) == (attribute, column)
-        for value in row["values"]
-    ]
+def probed(run: Path, strategy: Strategy) -> dict[str, list[float]]:
+    """What the linear probe reads of the attribute, a value a seed: from each stage, and from all."""
+    study = Study.load(run)
+    sets = probe_sets(*open_data(study.recipe))
+
+    def reader(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        train, test = embeddings_kept(sets, home, stage)
+        chosen = slice(*strategy.columns)
+        return train[:, chosen], test[:, chosen]
+
+    found: dict[str, list[float]] = {}
+    for columns in columns_of_seeds(study):
+        for column, scores in read_columns(columns, sets, reader, study.recipe.normalise or "each").items():
+            score = scores[strategy.attribute, "linear"]
+            found.setdefault(column, []).append(round(score["accuracy"], 2))
+    return found | {"chance": [round(score["chance"], 2)]}
 
 
 def keep(found: Found) -> None:

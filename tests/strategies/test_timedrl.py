@@ -24,10 +24,10 @@ def _views(n: int = 16) -> list[Batch]:
     return SameViews()(dataset.collate([dataset[i] for i in range(n)]), Address(0, 0, 0))
 
 
-def _made(dropout: float = 0.1, contrast: float = 0.1) -> TimeDRL:
+def _made(dropout: float = 0.1, **weights: float) -> TimeDRL:
     with seeded(0, "timedrl"):
         encoder = SeriesTransformer(1, dim=16, layers=1, heads=2, dropout=dropout)
-        return TimeDRL(encoder, contrast=contrast, dropout=dropout)
+        return TimeDRL(encoder, dropout=dropout, **weights)
 
 
 def test_agreement_is_the_loop_over_samples_and_directions() -> None:
@@ -71,6 +71,8 @@ def test_without_dropout_the_loss_is_the_error_of_one_pass_less_the_cosine_to_it
     error = patch_error(method.decoder(one.tokens), one.patches, one.present)
     cosine = nn.functional.cosine_similarity(one.whole, method.predictor(one.whole)).mean()
     assert_close(loss, error - 0.7 * cosine)
+    method.predict = 0.0
+    assert_close(method.step(views)[0], -0.7 * cosine)
 
 
 def test_with_dropout_two_passes_over_the_same_input_differ() -> None:
@@ -98,6 +100,8 @@ def test_what_does_not_fit_is_named() -> None:
         TimeDRL(SeriesEncoder(1))
     with pytest.raises(RecipeError, match=r"method\.contrast=-1"):
         _made(contrast=-1)
+    with pytest.raises(RecipeError, match=r"method\.predict=-1"):
+        _made(predict=-1)
     with pytest.raises(RecipeError, match=r"set views\.n_views=2"):
         _made().step(_views()[:1])
     with pytest.raises(RecipeError, match=r"views\.n_views"):

@@ -50,14 +50,16 @@ def test_what_stands_in_a_missing_cell_changes_nothing() -> None:
     assert not torch.allclose(encoder(batch), encoder({**batch, "table": changed}))
 
 
-def test_a_gap_is_seen_by_no_other_token() -> None:
+def test_a_gap_is_seen_by_no_other_token_until_it_has_seen_the_picture() -> None:
     encoder, batch = _encoder(), _batch()
     known = batch["known"].clone()
     known[:, 3] = False
-    before = encoder({**batch, "known": known})
+    rest = [0, 1, 2, 3, *range(5, 11)]  # the token of the whole, and all columns but this
+    tables, whole = encoder.encode_table(batch["table"], known), encoder({**batch, "known": known})
     with torch.no_grad():
-        encoder.columns[3] += 1  # of the gap alone
-    assert_close(encoder({**batch, "known": known}), before)
+        encoder.columns[3, 0] += 1  # of the gap alone
+    assert_close(encoder.encode_table(batch["table"], known)[:, rest], tables[:, rest])
+    assert not torch.allclose(encoder({**batch, "known": known}), whole)
 
 
 def test_a_cell_shows_what_one_who_knows_the_column_has_there() -> None:
@@ -139,11 +141,11 @@ def test_matching_asks_of_each_true_pair_and_of_two_false_ones_of_its_cell(
     barred = ~F.pad(1 - torch.eye(4), (0, 2, 0, 2)).bool()
     with seeded(5, "tip"):
         table, picture = drawn_negatives(logits, ~barred), drawn_negatives(logits.T, ~barred)
-    known, total = views[1]["known"], []
+    total = []
     true = [(i, i, 1) for i in range(6)]
     false = [(i, int(table[i]), 0) for i in range(4)] + [(int(picture[i]), i, 0) for i in range(4)]
     for i, j, label in true + false:
-        joined = encoder.joined(pictures[[i]], tables[[j]], known[[j]])[:, 0]
+        joined = encoder.joined(pictures[[i]], tables[[j]])[:, 0]
         total.append(-method.is_pair(joined)[0].log_softmax(0)[label])
     assert_close(found, torch.stack(total).mean())
 
@@ -151,9 +153,7 @@ def test_matching_asks_of_each_true_pair_and_of_two_false_ones_of_its_cell(
 def test_restoring_is_the_loop_over_the_hidden_cells_alone() -> None:
     method, view = _method(), _views()[2]
     picture = method.encoder.encode_image(_batch()["image"])
-    cells = method.encoder.joined(
-        picture, method.encoder.encode_table(view["table"], view["known"]), view["known"]
-    )[:, 1:]
+    cells = method.encoder.joined(picture, method.encoder.encode_table(view["table"], view["known"]))[:, 1:]
     begins, classes, errors = np.cumsum([0, *LEVELS[:-1]]), [], []
     for i, column in view["hidden"].nonzero().tolist():
         if column < 4:

@@ -18,8 +18,8 @@ class ImageTableEncoder(Encoder):
     """A convolutional network, a transformer over a table's cells, and one in which cells look at patches.
 
     A cell is a token: its column's vector plus that of its value; one that is not known is its column's plus
-    a vector for gaps, and no token looks at it. The embedding of a sample is that of both its sides: what
-    the last layer gives for a token that stands before the cells.
+    a vector for gaps, at which no other looks before all look at the picture. The embedding of a sample is
+    that of both its sides: what the last layer gives for a token that stands before the cells.
 
     Args:
         levels: Of the categories, which are the first columns: how many values each has.
@@ -81,7 +81,7 @@ class ImageTableEncoder(Encoder):
             return self.encode_image(batch["image"]).mean(1)
         table = self.encode_table(batch["table"], batch["known"])
         if "image" in batch:
-            table = self.joined(self.encode_image(batch["image"]), table, batch["known"])
+            table = self.joined(self.encode_image(batch["image"]), table)
         return table[:, 0]
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -100,10 +100,13 @@ class ImageTableEncoder(Encoder):
             tokens = layer(tokens, src_key_padding_mask=_unseen(known))
         return tokens
 
-    def joined(self, picture: Tensor, table: Tensor, known: Tensor) -> Tensor:
-        """The tokens of a table (B, 1 + F, D) once they have looked at those of a picture (B, L, D)."""
+    def joined(self, picture: Tensor, table: Tensor) -> Tensor:
+        """The tokens of a table (B, 1 + F, D) once they have looked at those of a picture (B, L, D).
+
+        Here gaps are looked at too: what they saw of the picture may stand in for what is missing.
+        """
         for layer in self.across:
-            table = layer(table, picture, tgt_key_padding_mask=_unseen(known))
+            table = layer(table, picture)
         return cast(Tensor, self.norm(table))
 
 

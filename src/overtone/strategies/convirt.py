@@ -53,7 +53,7 @@ def both_ways(
     source="Zhang et al., Contrastive Learning of Medical Visual Representations, MLHC 2022",
     confidence="high",
     stage="cells",
-    attribute="orientation",
+    attribute="count",
     claim="a picture's report teaches more than other views of it",
     ablation=(
         "method={name: simclr}",

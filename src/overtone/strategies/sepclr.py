@@ -95,8 +95,9 @@ def _log_mean(costs: Tensor, chosen: Tensor) -> Tensor:
     confidence="high",
     stage="cells",
     attribute="digit",
-    claim="knowing which pictures are background brings out what only targets have",
+    claim="told which pictures are background, the salient half holds what only targets have",
     ablation=("method.told=false",),
+    columns=(128, None),
 )
 class SepCLR(nn.Module):
     """Alignment and uniformity in both halves, where the salient one of background is nothing.

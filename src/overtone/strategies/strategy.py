@@ -34,6 +34,7 @@ class Strategy:
         attribute: What its recipe's data are asked for, by a linear probe on stage 0.
         claim: What it says to do better, in a line.
         ablation: Values to set in its recipe that take away what the claim rests on.
+        columns: Of the embeddings, where the first that the probe reads stands, and the first after them.
         build: The class, which takes an encoder and the recipe's arguments.
     """
 
@@ -46,6 +47,7 @@ class Strategy:
     attribute: str
     claim: str
     ablation: tuple[str, ...]
+    columns: tuple[int, int | None]
     build: Callable[..., nn.Module]
 
     @property
@@ -65,11 +67,12 @@ def strategy(
     attribute: str,
     claim: str,
     ablation: tuple[str, ...],
+    columns: tuple[int, int | None] = (0, None),
 ) -> Callable[[Method], Method]:
     """Enters a class into the list; the arguments are those of `Strategy`."""
 
     def enter(method: Method) -> Method:
-        said = (line, modality, source, confidence, stage, attribute, claim, ablation)
+        said = (line, modality, source, confidence, stage, attribute, claim, ablation, columns)
         STRATEGIES[name] = Strategy(name, *said, method)
         return method
 

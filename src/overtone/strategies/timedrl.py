@@ -60,19 +60,20 @@ def patch_error(predicted: Tensor, patches: Tensor, present: Tensor) -> Tensor:
     confidence="high",
     stage="concatenation",
     attribute="timbre",
-    claim="both levels beat the prediction of patches alone",
-    ablation=("method.contrast=0",),
+    claim="both levels beat the agreement of two passes alone",
+    ablation=("method.predict=0",),
 )
 class TimeDRL(nn.Module):
     """Prediction of the patches from the tokens, agreement of two passes in the [CLS]; no negatives.
 
     Args:
         encoder: A `SeriesTransformer`, whose dropout makes the passes differ.
-        contrast: lambda, the weight of the agreement beside the prediction of patches.
+        contrast: lambda, the weight of the agreement.
+        predict: Weight of the prediction of patches, beside which the source weighs the agreement.
         dropout: Of the two heads.
 
     Raises:
-        RecipeError: The encoder has no tokens, or lambda is negative.
+        RecipeError: The encoder has no tokens, or a weight is negative.
 
     >>> batch = {"series": torch.rand(4, 40, 1), "length": torch.full((4,), 40)}
     >>> loss, z = TimeDRL(SeriesTransformer(channels=1)).step([batch, batch])
@@ -80,17 +81,19 @@ class TimeDRL(nn.Module):
     (torch.Size([]), torch.Size([8, 64]))
     """
 
-    def __init__(self, encoder: Encoder, *, contrast: float = 0.1, dropout: float = 0.1) -> None:
+    def __init__(
+        self, encoder: Encoder, *, contrast: float = 0.1, predict: float = 1.0, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if not isinstance(encoder, SeriesTransformer):
             raise RecipeError(
                 f"method.name: timedrl learns in tokens of series, and {type(encoder).__name__} has none; "
                 "set encoder.name=series_transformer"
             )
-        if contrast < 0:
-            raise RecipeError(f"method.contrast={contrast}: expected 0 or more")
-        self.encoder = encoder
-        self.contrast = contrast
+        for name, value in (("contrast", contrast), ("predict", predict)):
+            if value < 0:
+                raise RecipeError(f"method.{name}={value}: expected 0 or more")
+        self.encoder, self.contrast, self.predict = encoder, contrast, predict
         self.decoder = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.dim, encoder.embed.in_features))
         half = encoder.dim // 2
         self.predictor = nn.Sequential(
@@ -112,4 +115,5 @@ class TimeDRL(nn.Module):
         errors = [patch_error(self.decoder(p.tokens).float(), p.patches, p.present) for p in (one, two)]
         wholes = one.whole.float(), two.whole.float()
         predicted = self.predictor(one.whole).float(), self.predictor(two.whole).float()
-        return sum(errors) / 2 + self.contrast * agreement(wholes, predicted), torch.cat(wholes)
+        prediction = self.predict * sum(errors) / 2
+        return prediction + self.contrast * agreement(wholes, predicted), torch.cat(wholes)

@@ -54,7 +54,7 @@ def drawn_negatives(logits: Tensor, negatives: Tensor) -> Tensor:
     confidence="high",
     stage="cells",
     attribute="digit",
-    claim="restoring hidden cells beats not doing so",
+    claim="restoring hidden cells helps where half of a table is missing",
     ablation=("method.restore=0.0",),
 )
 class TIP(nn.Module):
@@ -139,8 +139,7 @@ class TIP(nn.Module):
         table, picture = drawn_negatives(logits, negatives), drawn_negatives(logits.T, negatives)
         rows = torch.arange(len(pictures), device=pictures.device)
         of_tables, of_pictures = torch.cat([rows, table, rows]), torch.cat([rows, rows, picture])
-        known = views[1]["known"]
-        joined = self.encoder.joined(pictures[of_pictures], tables[of_tables], known[of_tables])
+        joined = self.encoder.joined(pictures[of_pictures], tables[of_tables])
         truth = torch.cat([torch.ones_like(rows), *((each >= 0).long() - 1 for each in (table, picture))])
         truth = truth.masked_fill(truth < 0, _LEFT_OUT)
         return F.cross_entropy(self.is_pair(joined[:, 0]).float(), truth)
@@ -148,7 +147,7 @@ class TIP(nn.Module):
     def restoring(self, pictures: Tensor, view: Batch) -> Tensor:
         """Half the cross entropy of hidden categories and half the squared error of hidden quantities."""
         table, known, hidden = view["table"], view["known"], view["hidden"]
-        cells = self.encoder.joined(pictures, self.encoder.encode_table(table, known), known)[:, 1:].float()
+        cells = self.encoder.joined(pictures, self.encoder.encode_table(table, known))[:, 1:].float()
         n = len(self.encoder.levels)
         codes = (table[:, :n].long() + self.encoder.begins[:n])[hidden[:, :n]]
         classes = F.cross_entropy(self.classes(cells[:, :n])[hidden[:, :n]], codes, reduction="sum")
