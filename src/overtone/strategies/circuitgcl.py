@@ -60,7 +60,8 @@ class CircuitGCL(nn.Module):
         encoder: Takes a batch, gives (B, D).
         momentum: m of the step of the target towards the encoder, once an epoch.
         scatter: Weight of the scattering. It shares no weights with the prediction, so under AdamW,
-            whose steps have one size, only 0 differs from the rest.
+            whose steps have one size, only 0 differs from the rest: how much it scatters is decided by the rate
+            of the target, `train.lr`, beside that of the encoder, `train.encoder_lr_scale` times as much.
 
     Raises:
         RecipeError: A value is out of range.
