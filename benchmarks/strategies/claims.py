@@ -144,13 +144,17 @@ def said(values: list[float]) -> str:
 
 
 def shown(found: Found) -> str:
-    """Whether it beats chance and its ablation, by more than the larger of their spreads."""
-    gain = statistics.fmean(found["strategy"]) - statistics.fmean(found["ablation"])
+    """Whether it beats chance, random weights and its ablation, by more than the larger spread."""
+    means = {part: statistics.fmean(found[part]) for part in ("strategy", "ablation", "random", "chance")}
     spread = (
         max(statistics.stdev(found[part]) for part in ("strategy", "ablation")) if found["seeds"] > 1 else 0
     )
-    over_chance = statistics.fmean(found["strategy"]) > statistics.fmean(found["chance"]) + spread
-    return "yes" if over_chance and gain > spread else f"no ({gain:+.1f}, spread {spread:.1f})"
+    if all(means["strategy"] > means[part] + spread for part in ("ablation", "random", "chance")):
+        return "yes"
+    gain = means["strategy"] - means["ablation"]
+    if gain > spread:
+        return f"no ({gain:+.1f}, spread {spread:.1f}, but no better than random weights)"
+    return f"no ({gain:+.1f}, spread {spread:.1f})"
 
 
 if __name__ == "__main__":

@@ -132,6 +132,20 @@ def test_what_is_kept_of_a_soft_label_falls_from_95_to_80_hundredths() -> None:
     assert kept == [(0, 0.95), (1, 0.875), (3, 0.8)]
 
 
+def test_the_classifier_learns_bag_labels_then_positive_bags_alone_then_all() -> None:
+    method, candidates = _method(warm_up=4, bag_labels=2), candidate_labels(torch.tensor([0, 1])).double()
+    seen = []
+    for epoch in (1, 2, 4):
+        method.epoch = epoch
+        targets = method.targets(candidates, torch.tensor([3, 5])).tolist()
+        seen.append((targets, method.counted(candidates).tolist()))
+    assert seen == [
+        ([[1, 0], [0, 1]], [1, 1]),
+        ([[1, 0], [0.5, 0.5]], [0, 1]),
+        ([[1, 0], [0.5, 0.5]], [1, 1]),
+    ]
+
+
 def test_restored_from_its_state_a_method_goes_on_as_it_would_have() -> None:
     batches = [_batch(4), _batch(4, 4), _batch(4, 8)]
     one, other = _method(warm_up=1).float(), _method(warm_up=1).float()
@@ -161,6 +175,8 @@ def test_only_positive_bags_hold_nines_and_half_of_what_is_asked_is_one() -> Non
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(RecipeError, match="warm_up=0"):
         _method(warm_up=0)
+    with pytest.raises(RecipeError, match="bag_labels=3"):
+        _method(bag_labels=3)
     with pytest.raises(RecipeError, match=r"method\.samples=2"):
         _method(samples=2).float().step([_batch(4)] * 2)
     view = {key: value for key, value in _batch(4).items() if key != "bag_positive"}

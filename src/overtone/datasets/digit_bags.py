@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from overtone.contracts import Batch, Sample
 from overtone.datasets.digits import NUMBERS, drawn_digits
 from overtone.datasets.images import ImageDataset
+from overtone.datasets.trifeature import trifeature
 from overtone.errors import RecipeError
 from overtone.rng import uniforms
 
@@ -40,7 +41,14 @@ class Bags(ImageDataset):
 
 
 def digit_bags(
-    n: int, *, bag_size: int = 20, share: float = 0.2, image_size: int = 32, seed: int = 0, start: int = 0
+    n: int,
+    *,
+    bag_size: int = 20,
+    share: float = 0.2,
+    image_size: int = 32,
+    patches: bool = False,
+    seed: int = 0,
+    start: int = 0,
 ) -> Bags:
     """Bags of consecutive digits; half of the bags, drawn, are positive: of their instances a share are 9s.
 
@@ -51,7 +59,8 @@ def digit_bags(
         n: How many instances; the last bag may be cut.
         bag_size: Instances of a bag.
         share: Of 9s in a positive bag; its first is one always.
-        image_size: Height and width in pixels; at least 12.
+        image_size: Height and width in pixels; at least 12, with patches 16.
+        patches: Whether each digit is laid over a picture of `trifeature`, which says nothing of its bag.
         seed: Address of the draws, with "digit bags".
         start: Number of the first instance, a multiple of the size of a bag.
 
@@ -75,6 +84,9 @@ def digit_bags(
     nine = positive & ((draws[:, 0] < share) | (place == 0).numpy())
     codes = np.where(nine, _POSITIVE, (draws[:, 1] * _POSITIVE).astype(np.int64))
     images = drawn_digits(codes, draws[:, 1:], image_size)
+    if patches:
+        below = trifeature(n, image_size=image_size, seed=seed, start=start)
+        images = np.maximum(images, np.stack([below[i]["image"].numpy() for i in range(n)]))
     asked = nine | (positive & (draws[:, 0] < 2 * share))
     labels = {"digit": codes, "positive": np.where(asked, nine, -1).astype(np.int64)}
     names = {"digit": tuple("0123456789"), "positive": ("no", "yes")}

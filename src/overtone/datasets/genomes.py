@@ -18,7 +18,6 @@ SPECIES = 24
 CONTENTS = (0.44, 0.48, 0.52, 0.56)
 """Shares of G and C that the bases would have if they followed each other at random."""
 _ORDER = 3
-_BIAS = 0.25  # deviation of the log-odds of a species' next base
 
 
 class Genomes:
@@ -54,8 +53,17 @@ class Genomes:
         }
 
 
-def genomes(n: int, *, length: int = 400, errors: float = 0.05, seed: int = 0, start: int = 0) -> Genomes:
-    """Stretches of DNA with independent attributes: `species`, 24 of them, and `gc`, 4 shares of G and C.
+def genomes(
+    n: int,
+    *,
+    length: int = 400,
+    species: int = SPECIES,
+    bias: float = 0.25,
+    errors: float = 0.05,
+    seed: int = 0,
+    start: int = 0,
+) -> Genomes:
+    """Stretches of DNA with independent attributes: `species`, and `gc`, 4 shares of G and C.
 
     Each species is a Markov chain of order 3: which base follows three others is its own habit, and thereby
     which codons it prefers. `gc` shifts the odds of G and C in all of them. Then bases are misread. Sample i
@@ -64,6 +72,8 @@ def genomes(n: int, *, length: int = 400, errors: float = 0.05, seed: int = 0, s
     Args:
         n: How many.
         length: Bases of each, at least 4.
+        species: How many there are. The fewer, the more samples of an anchor's own are among its negatives.
+        bias: How far they lie apart: the deviation of the log-odds of a species' next base.
         errors: Share of bases that are read as another one.
         seed: Address of the draws, with "genomes"; other seeds have other species.
         start: Number of the first sample.
@@ -75,29 +85,30 @@ def genomes(n: int, *, length: int = 400, errors: float = 0.05, seed: int = 0, s
     >>> dataset[1]["sequence"].shape, dataset.label_names["gc"]
     (torch.Size([8]), ['44%', '48%', '52%', '56%'])
     """
-    if n < 1 or length <= _ORDER or not 0 <= errors < 1:
+    if n < 1 or length <= _ORDER or species < 1 or bias < 0 or not 0 <= errors < 1:
         raise RecipeError(
-            f"genomes: n={n}, length={length}, errors={errors}; give n >= 1, length >= 4, errors from 0 to 1"
+            f"genomes: n={n}, length={length}, species={species}, bias={bias}, errors={errors}; "
+            "give n >= 1, length >= 4, species >= 1, bias >= 0, errors from 0 to 1"
         )
     index = torch.arange(start, start + n)
     kinds = uniforms(index, 2, seed, "genomes").double().numpy()
-    species, content = ((kinds[:, k] * m).astype(np.int64) for k, m in enumerate((SPECIES, len(CONTENTS))))
+    codes, content = ((kinds[:, k] * m).astype(np.int64) for k, m in enumerate((species, len(CONTENTS))))
     draws = uniforms(index, length, seed, "genomes", "bases").numpy()
-    read = _misread(_followed(_habits(seed), species, content, draws), errors, index, seed)
+    read = _misread(_followed(_habits(species, bias, seed), codes, content, draws), errors, index, seed)
     return Genomes(
         read,
         [str(start + i) for i in range(n)],
-        {"species": species, "gc": content},
-        {"species": [str(i) for i in range(SPECIES)], "gc": [f"{share:.0%}" for share in CONTENTS]},
+        {"species": codes, "gc": content},
+        {"species": [str(i) for i in range(species)], "gc": [f"{share:.0%}" for share in CONTENTS]},
     )
 
 
-def _habits(seed: int) -> NDArray[np.float64]:
+def _habits(species: int, bias: float, seed: int) -> NDArray[np.float64]:
     """(species, contents, 64, 4): after each three bases, the cumulative probabilities of the next."""
-    drawn = uniforms(torch.arange(SPECIES), 4 ** (_ORDER + 1), seed, "genomes", "habits")
-    habit = torch.special.ndtri(drawn.double() + 2**-25).numpy().reshape(SPECIES, 1, -1, 4)
+    drawn = uniforms(torch.arange(species), 4 ** (_ORDER + 1), seed, "genomes", "habits")
+    habit = torch.special.ndtri(drawn.double() + 2**-25).numpy().reshape(species, 1, -1, 4)
     shares = np.array([[1 - share, share, share, 1 - share] for share in CONTENTS])[:, None, :]
-    odds = shares * np.exp(_BIAS * habit)
+    odds = shares * np.exp(bias * habit)
     cumulated: NDArray[np.float64] = np.cumsum(odds / odds.sum(-1, keepdims=True), axis=-1)
     return cumulated
 

@@ -13,6 +13,8 @@ from overtone.encoders.encoder import Encoder
 from overtone.encoders.series_transformer import transformer_layer
 from overtone.errors import DataError, RecipeError
 
+_SPREAD = 0.2  # of words at first; at torch's 1 a short training hardly moves them, and random ones are kept
+
 
 class SequenceTransformer(Encoder):
     """A vector for the word of k symbols at each place; a few of them make a token of a transformer.
@@ -59,6 +61,7 @@ class SequenceTransformer(Encoder):
             raise RecipeError(f"encoder.dim={dim}: expected a multiple of {heads} heads")
         self.sizes, self.places, self.dim = (symbols, k), places, dim
         self.words = nn.Embedding(symbols**k, dim)
+        nn.init.normal_(self.words.weight, std=_SPREAD)
         self.layers = nn.ModuleList(transformer_layer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.spec = {"name": "sequence_transformer", **sizes, "dropout": dropout}

@@ -77,7 +77,7 @@ def repulsion(rows: Tensor, columns: Tensor, row_ids: Ids, column_ids: Ids, shar
     source="Zheng et al., Contrastive Attraction and Contrastive Repulsion, TMLR 2023",
     confidence="high",
     stage="cells",
-    attribute="digit",
+    attribute="shape",
     claim="weights within each group beat equal weights",
     ablation=("method.attract=0", "method.repel=0"),
 )

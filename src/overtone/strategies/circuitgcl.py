@@ -60,7 +60,8 @@ class CircuitGCL(nn.Module):
         encoder: Takes a batch, gives (B, D).
         momentum: m of the step of the target towards the encoder, once an epoch.
         scatter: Weight of the scattering. It shares no weights with the prediction, so under AdamW,
-            whose steps have one size, only 0 differs from the rest.
+            whose steps have one size, only 0 differs from the rest. How much it scatters is decided by
+            the target's rate, `train.lr`, beside the encoder's, `train.encoder_lr_scale` times that.
 
     Raises:
         RecipeError: A value is out of range.

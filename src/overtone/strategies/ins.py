@@ -21,8 +21,6 @@ from overtone.methods.teacher import Teacher
 from overtone.objectives.many_positives import allowed, cosines, many_positives
 from overtone.strategies.strategy import strategy
 
-LAST_KEPT, FIRST_KEPT = 0.8, 0.95  # phi at the end and at the beginning of a training
-
 
 @strategy(
     "ins",
@@ -32,7 +30,7 @@ LAST_KEPT, FIRST_KEPT = 0.8, 0.95  # phi at the end and at the beginning of a tr
     confidence="high",
     stage="cells",
     attribute="positive",
-    claim="contrast by pseudo-labels finds what makes a bag positive, better than plain momentum contrast",
+    claim="pseudo-labels of instances find what makes a bag positive, better than plain momentum contrast",
     ablation=("method.warm_up=100000",),
 )
 class INS(nn.Module):
@@ -42,10 +40,13 @@ class INS(nn.Module):
 
     Args:
         encoder: Takes a batch, gives (B, D).
-        warm_up: Epochs of momentum contrast, each instance against all others, before pseudo-labels count. In
-            the first the classifier alone is trained, with the label of the bag.
+        warm_up: Epochs before pseudo-labels count; the contrast is each instance against all others, from the
+            second epoch on.
+        bag_labels: How many of them, at the beginning, give the classifier the label of the bag. In the rest
+            it sees positive bags alone: beside negative ones it would soon call every instance negative.
         momentum: m of the key network, once a step.
         prototype: m of the prototypes, once an instance.
+        kept: phi, how much of a soft label is kept each epoch, at the beginning and at the end of a training.
         queue: Keys that it holds.
         temperature: Of the contrast.
         contrast: Weight of the contrast beside the classifier.
@@ -72,8 +73,10 @@ class INS(nn.Module):
         encoder: Encoder,
         *,
         warm_up: int = 15,
+        bag_labels: int = 1,
         momentum: float = 0.999,
         prototype: float = 0.9,
+        kept: tuple[float, float] = (0.95, 0.8),
         queue: int = 8192,
         temperature: float = 0.07,
         contrast: float = 0.5,
@@ -81,11 +84,13 @@ class INS(nn.Module):
         out_dim: int = 128,
     ) -> None:
         super().__init__()
-        if warm_up < 1 or samples < 1 or temperature <= 0 or contrast < 0 or not 0 <= prototype <= 1:
+        shares = all(0 <= share <= 1 for share in (prototype, *kept))
+        if not 1 <= bag_labels <= warm_up or samples < 1 or temperature <= 0 or contrast < 0 or not shares:
             raise RecipeError(
-                f"method: warm_up={warm_up}, samples={samples}, temperature={temperature}, "
-                f"contrast={contrast}, prototype={prototype}: expected warm_up and samples of 1 or more, a "
-                "temperature above 0, contrast of 0 or more, prototype from 0 to 1"
+                f"method: warm_up={warm_up}, bag_labels={bag_labels}, samples={samples}, "
+                f"temperature={temperature}, contrast={contrast}, prototype={prototype}, kept={kept}: "
+                "expected samples and bag_labels of 1 or more, warm_up of bag_labels or more, a temperature "
+                "above 0, contrast of 0 or more, prototype and kept from 0 to 1"
             )
         self.encoder = encoder
         self.projection_head = ProjectionHead(encoder.dim, None, out_dim)
@@ -97,14 +102,15 @@ class INS(nn.Module):
         self.register_buffer("queue_labels", torch.zeros(queue, dtype=torch.int64))
         self.register_buffer("prototypes", torch.zeros(2, out_dim))
         self.register_buffer("soft", torch.full((samples, 2), 0.5))
-        self.warm_up, self.prototype = warm_up, prototype
+        self.warm_up, self.bag_labels, self.prototype = warm_up, bag_labels, prototype
         self.temperature, self.weight = temperature, contrast
-        self.epoch, self.kept = 0, FIRST_KEPT
+        self.range, self.kept, self.epoch = kept, kept[0], 0
 
     def begin_step(self, step: int, steps_per_epoch: int, steps: int) -> None:
         """Sets the epoch, and how much of a soft label is kept."""
         self.epoch = step // steps_per_epoch
-        self.kept = FIRST_KEPT + (LAST_KEPT - FIRST_KEPT) * step / max(steps - 1, 1)
+        first, last = self.range
+        self.kept = first + (last - first) * step / max(steps - 1, 1)
 
     def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
         """The loss of two views of a batch, and z of the first, (B, out_dim), of unit length."""
@@ -126,7 +132,8 @@ class INS(nn.Module):
         if self.epoch >= self.warm_up:
             self.refine(z.detach(), candidates, first["index"])
         targets = self.targets(candidates, first["index"])
-        return loss - (targets * scores.log_softmax(dim=1)).sum(dim=1).mean(), z
+        said = -(targets * scores.log_softmax(dim=1)).sum(dim=1)
+        return loss + (said * self.counted(candidates)).mean(), z
 
     def contrast(self, z: Tensor, keys: Tensor, labels: Tensor, ids: Ids) -> Tensor:
         """Before the end of the warm-up each key against the queue; then all of one pseudo-label together."""
@@ -169,9 +176,15 @@ class INS(nn.Module):
         self.soft[everyones(index)] = everyones(moved)
 
     def targets(self, candidates: Tensor, index: Tensor) -> Tensor:
-        """(B, 2): what the classifier is to say: (1, 0) of negative bags; in the first epoch the bag's."""
-        known = self.soft[index] if self.epoch else torch.tensor([0.0, 1.0], device=candidates.device)
+        """(B, 2): what the classifier is to say: (1, 0) of negative bags; in the first epochs the bag's."""
+        bags = torch.tensor([0.0, 1.0], device=candidates.device)
+        known = bags if self.epoch < self.bag_labels else self.soft[index]
         return torch.where(candidates[:, 1:] == 1, known, candidates)
+
+    def counted(self, candidates: Tensor) -> Tensor:
+        """(B,) of 0 and 1: what the classifier learns from."""
+        between = self.bag_labels <= self.epoch < self.warm_up
+        return candidates[:, 1] if between else torch.ones_like(candidates[:, 1])
 
     def _check(self, view: Batch) -> None:
         if "bag_positive" not in view:
