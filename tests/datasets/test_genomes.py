@@ -58,3 +58,22 @@ def test_values_out_of_range_are_named() -> None:
     for arguments in ({"length": 3}, {"errors": 1.0}):
         with pytest.raises(RecipeError, match=r"give n >= 1, length >= 4"):
             genomes(5, **arguments)
+
+
+def test_as_many_species_as_asked_for_lie_as_far_apart_as_asked_for() -> None:
+    def apart(bias: float) -> float:
+        """How far what follows three bases is from even, over all species: their habits, and chance."""
+        dataset = genomes(300, species=3, bias=bias, errors=0.0)
+        assert set(dataset.labels["species"].tolist()) == {0, 1, 2}
+        bases = _bases(dataset)
+        words = sum(bases[:, at : at + 397] * 4 ** (3 - at) for at in range(4))
+        odds = [
+            _odds(np.bincount(words[dataset.labels["species"] == code].ravel(), minlength=256))
+            for code in range(3)
+        ]
+        return float(np.std(odds))
+
+    assert apart(0.0) < 0.3 * apart(0.7)
+    assert len(genomes(4, species=200).label_names["species"]) == 200
+    with pytest.raises(RecipeError, match="species=0"):
+        genomes(4, species=0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from overtone.contracts import Ids
-from overtone.datasets import digit_bags
+from overtone.datasets import digit_bags, trifeature
 from overtone.encoders import build_encoder
 from overtone.errors import DataError, RecipeError
 from overtone.rng import generator
@@ -170,6 +171,16 @@ def test_only_positive_bags_hold_nines_and_half_of_what_is_asked_is_one() -> Non
     assert 0.4 < (positive[positive >= 0]).mean() < 0.65
     later = digit_bags(20, start=1980)
     assert all(torch.equal(later[i]["image"], bags[1980 + i]["image"]) for i in range(20))
+
+
+def test_patches_put_a_shape_behind_every_digit_and_change_nothing_else() -> None:
+    plain, patched = digit_bags(40, image_size=20), digit_bags(40, image_size=20, patches=True)
+    assert np.array_equal(plain.labels["digit"], patched.labels["digit"])
+    assert np.array_equal(plain.bag_positive, patched.bag_positive)
+    below = trifeature(40, image_size=20)
+    for i in range(40):
+        expected = torch.maximum(plain[i]["image"], below[i]["image"])
+        assert torch.equal(patched[i]["image"], expected)
 
 
 def test_what_cannot_be_is_refused() -> None:
