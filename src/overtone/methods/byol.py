@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from overtone.contracts import Batch
-from overtone.encoders import Encoder
-from overtone.heads import ProjectionHead
 from overtone.methods.moco import check_two
-from overtone.methods.teacher import Teacher, rising
+from overtone.methods.predicting import Predicting
 from overtone.objectives.logits import unit
 
 
-class BYOL(nn.Module):
+class BYOL(Predicting):
     """Each view predicts what a slowly following copy of the encoder says of the other view.
 
     There are no negatives, so cells cannot work on it: a later stage learns anew what its batches and views
@@ -38,41 +34,6 @@ class BYOL(nn.Module):
     >>> loss.shape, z.shape
     (torch.Size([]), torch.Size([8, 16]))
     """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        momentum: float = 0.99,
-        hidden_dim: int | None = None,
-        out_dim: int = 128,
-        norm: Literal["batch", "none"] = "batch",
-    ) -> None:
-        super().__init__()
-        hidden_dim = encoder.dim if hidden_dim is None else hidden_dim
-        self.encoder = encoder
-        self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim, norm=norm)
-        self.teacher = Teacher(nn.Sequential(encoder, self.projection_head), momentum)
-        self.predictor = ProjectionHead(out_dim, hidden_dim, out_dim, norm=norm)
-
-    def begin_step(self, step: int, steps_per_epoch: int, steps: int) -> None:
-        """The copy follows, ever more slowly."""
-        momentum = rising(self.teacher.momentum, step, steps)
-        self.teacher.follow(nn.Sequential(self.encoder, self.projection_head), momentum)
-
-    def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
-        """The loss of two views of a batch, and their predictions (2B, out_dim), first view first.
-
-        Raises:
-            RecipeError: There are more views, or fewer.
-        """
-        z = [self.project(view) for view in views]
-        return self.contrast(z, views), torch.cat(z)
-
-    def project(self, view: Batch) -> Tensor:
-        """What one view predicts, (B, out_dim)."""
-        predicted: Tensor = self.predictor(self.projection_head(self.encoder(view)))
-        return predicted
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The squared distances, at length 1, of the predictions to the other view's targets, summed."""

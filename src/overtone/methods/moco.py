@@ -21,8 +21,9 @@ from overtone.distributed import everyones, rank
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.predicting import Predicting
 from overtone.methods.queue import Queue
-from overtone.methods.teacher import Teacher, rising
+from overtone.methods.teacher import Teacher
 from overtone.objectives.logits import check_temperature
 from overtone.objectives.many_positives import allowed
 from overtone.objectives.nt_xent import nt_xent
@@ -116,7 +117,7 @@ class MoCo(nn.Module):
         return {"queue_negatives": float(self._in_cell)}
 
 
-class MoCoV3(nn.Module):
+class MoCoV3(Predicting):
     """MoCo v3: no queue; queries of both views through a predictor, against the keys of the other view.
 
     The loss is the sum of both directions times twice the temperature; the momentum rises to 1 along half a
@@ -150,33 +151,9 @@ class MoCoV3(nn.Module):
         out_dim: int = 128,
         norm: Literal["batch", "none"] = "batch",
     ) -> None:
-        super().__init__()
         check_temperature(temperature)
-        hidden_dim = encoder.dim if hidden_dim is None else hidden_dim
-        self.encoder = encoder
-        self.projection_head = ProjectionHead(encoder.dim, hidden_dim, out_dim, norm=norm)
-        self.teacher = Teacher(nn.Sequential(encoder, self.projection_head), momentum)
-        self.predictor = ProjectionHead(out_dim, hidden_dim, out_dim, norm=norm)
+        super().__init__(encoder, momentum=momentum, hidden_dim=hidden_dim, out_dim=out_dim, norm=norm)
         self.temperature = temperature
-
-    def begin_step(self, step: int, steps_per_epoch: int, steps: int) -> None:
-        """The key encoder follows, ever more slowly."""
-        momentum = rising(self.teacher.momentum, step, steps)
-        self.teacher.follow(nn.Sequential(self.encoder, self.projection_head), momentum)
-
-    def step(self, views: list[Batch]) -> tuple[Tensor, Tensor]:
-        """The loss of two views of a batch, and their queries (2B, out_dim), first view first.
-
-        Raises:
-            RecipeError: There are more views, or fewer.
-        """
-        z = [self.project(view) for view in views]
-        return self.contrast(z, views), torch.cat(z)
-
-    def project(self, view: Batch) -> Tensor:
-        """The queries of one view, (B, out_dim)."""
-        queries: Tensor = self.predictor(self.projection_head(self.encoder(view)))
-        return queries
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The loss of the queries of two views; the keys are those of all processes."""
