@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from overtone.contracts import Batch
-from overtone.methods.moco import check_two
+from overtone.methods.pairing import check_two
 from overtone.methods.predicting import Predicting
 from overtone.objectives.logits import unit
 

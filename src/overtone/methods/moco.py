@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, rank
+from overtone.distributed import everyones
 from overtone.encoders import Encoder
-from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.pairing import check_two, ids_of, own_columns
 from overtone.methods.predicting import Predicting
 from overtone.methods.queue import Queue
 from overtone.methods.teacher import Teacher
@@ -167,20 +167,3 @@ class MoCoV3(Predicting):
             for queries, others in zip(z, reversed(keys), strict=True)
         ]
         return 2 * self.temperature * (both[0] + both[1])
-
-
-def ids_of(view: Batch) -> Ids:
-    """Cells and identities of the samples of a view, (B,) each."""
-    return Ids(*(view[key] for key in Ids._fields))
-
-
-def own_columns(view: Batch) -> Tensor:
-    """Where the samples of a view stand among those of all processes, (B,) int64."""
-    n, device = len(view["cell"]), view["cell"].device
-    return torch.arange(n, device=device) + rank() * n
-
-
-def check_two(views: list[Batch], name: str) -> None:
-    """Raises a RecipeError unless there are two views."""
-    if len(views) != 2:
-        raise RecipeError(f"views: {len(views)} of each batch, but {name} takes 2; set views.n_views=2.")

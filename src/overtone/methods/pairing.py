@@ -1,4 +1,4 @@
-"""Which pairs of the samples of this process with those of all are one sample, and which may repel."""
+"""What the views of a batch know of each other: whose they are, which are one sample, which may repel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from overtone.contracts import Batch, Ids
 from overtone.distributed import everyones, rank
+from overtone.errors import RecipeError
 from overtone.objectives.many_positives import allowed
 
 
@@ -26,9 +27,24 @@ def pairing(view: Batch) -> Pairing:
     >>> pairing(view).own.int().tolist(), pairing(view).negatives.int().tolist()
     ([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, 0]])
     """
-    ids = Ids(*(view[key] for key in Ids._fields))
+    ids = ids_of(view)
     all_ids = Ids(*map(everyones, ids))
-    device, n = ids.cell.device, len(ids.cell)
-    rows = torch.arange(n, device=device) + rank() * n
-    own = rows[:, None] == torch.arange(len(all_ids.cell), device=device)
+    own = own_columns(view)[:, None] == torch.arange(len(all_ids.cell), device=ids.cell.device)
     return Pairing(own, allowed(ids, all_ids, own))
+
+
+def ids_of(view: Batch) -> Ids:
+    """Cells and identities of the samples of a view, (B,) each."""
+    return Ids(*(view[key] for key in Ids._fields))
+
+
+def own_columns(view: Batch) -> Tensor:
+    """Where the samples of a view stand among those of all processes, (B,) int64."""
+    n, device = len(view["cell"]), view["cell"].device
+    return torch.arange(n, device=device) + rank() * n
+
+
+def check_two(views: list[Batch], name: str) -> None:
+    """Raises a RecipeError unless there are two views."""
+    if len(views) != 2:
+        raise RecipeError(f"views: {len(views)} of each batch, but {name} takes 2; set views.n_views=2.")

@@ -12,6 +12,7 @@ from overtone.distributed import everyones, gathered, rank
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.pairing import check_two
 from overtone.objectives import NTXent
 
 
@@ -73,8 +74,7 @@ class SimCLR(nn.Module):
 
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The loss of the z of two views; the columns are those of all processes."""
-        if len(views) != 2:
-            raise RecipeError(f"views: {len(views)} of each batch, but simclr takes 2; set views.n_views=2.")
+        check_two(views, "simclr")
         rows, (first, second) = torch.cat(z), views
         ids = Ids(*(torch.cat([first[key], second[key]]) for key in Ids._fields))
         own = torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)

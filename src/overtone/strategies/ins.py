@@ -15,7 +15,7 @@ from overtone.distributed import everyones, gathered, rank
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.moco import check_two
+from overtone.methods.pairing import check_two
 from overtone.methods.queue import Queue
 from overtone.methods.teacher import Teacher
 from overtone.objectives.many_positives import allowed, cosines, many_positives

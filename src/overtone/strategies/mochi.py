@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from overtone.contracts import Batch
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
-from overtone.methods.moco import MoCo, check_two, ids_of
+from overtone.methods.moco import MoCo
+from overtone.methods.pairing import check_two, ids_of
 from overtone.objectives.logits import unit
 from overtone.objectives.many_positives import allowed, many_positives
 from overtone.objectives.mixing import hardest, mixed, mixed_with_rows

@@ -16,7 +16,7 @@ from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.moco import check_two
+from overtone.methods.pairing import check_two
 from overtone.objectives.many_positives import allowed
 from overtone.strategies.strategy import strategy
 

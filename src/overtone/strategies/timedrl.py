@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 from overtone.contracts import Batch
 from overtone.encoders import Encoder, SeriesTransformer
 from overtone.errors import RecipeError
-from overtone.methods.moco import check_two
+from overtone.methods.pairing import check_two
 from overtone.strategies.strategy import strategy
 
 
