@@ -29,11 +29,8 @@ of three to seven tried on `beside-mnist`, at the temperature of everything else
 
 ENCODERS: dict[str, Values] = {
     "small_cnn": {},
-    "resnet18_cifar": {"encoder": {"name": "resnet18_cifar"}, "precision": "bf16"},
-    "vit_tiny": {
-        "encoder": {"name": "timm:vit_tiny_patch16_224", "patch_size": 4},
-        "precision": "bf16",
-    },
+    "resnet18_cifar": {"encoder": {"name": "resnet18_cifar"}},
+    "vit_tiny": {"encoder": {"name": "timm:vit_tiny_patch16_224", "patch_size": 4}},
 }
 """Encoder -> what a recipe says of it."""
 
