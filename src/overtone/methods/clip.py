@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, gathered, rank, world_size
+from overtone.distributed import everyones, gathered, world_size
 from overtone.encoders import TwoTowerEncoder
 from overtone.errors import RecipeError
+from overtone.methods.pairing import ids_of, own_columns
 from overtone.objectives import nt_xent, nt_xent_both_ways
 
 MOST = math.log(100)  # of logit_scale, as CLIP has it
@@ -63,13 +64,13 @@ class CLIP(nn.Module):
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean of both directions."""
         self.check(views)
-        ids = Ids(*(views[0][key] for key in Ids._fields))
+        ids = ids_of(views[0])
         temperature = 1 / self.encoder.logit_scale.clamp(max=MOST).exp()
         images, texts = z
         if world_size() == 1:
             return nt_xent_both_ways(images, texts, ids, temperature)
         all_ids = Ids(*map(everyones, ids))
-        own = torch.arange(len(images), device=images.device) + rank() * len(images)
+        own = own_columns(views[0])
         loss: Tensor = nt_xent(images, gathered(texts), own, ids, all_ids, temperature)
         return (loss + nt_xent(texts, gathered(images), own, ids, all_ids, temperature)) / 2
 

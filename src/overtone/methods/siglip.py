@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, gathered, rank
+from overtone.distributed import everyones, gathered
 from overtone.encoders import TwoTowerEncoder
 from overtone.methods.clip import CLIP
+from overtone.methods.pairing import ids_of, own_columns
 from overtone.objectives.sigmoid import sigmoid
 
 
@@ -48,9 +49,9 @@ class SigLIP(CLIP):
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean over the pictures; each pair of a picture and a text is looked at once."""
         self.check(views)
-        ids = Ids(*(views[0][key] for key in Ids._fields))
+        ids = ids_of(views[0])
         images, texts = z
-        own = torch.arange(len(images), device=images.device) + rank() * len(images)
+        own = own_columns(views[0])
         temperature = 1 / self.encoder.logit_scale.exp()
         return sigmoid(
             images, gathered(texts), own, ids, Ids(*map(everyones, ids)), temperature, self.logit_bias

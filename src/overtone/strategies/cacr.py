@@ -18,6 +18,7 @@ from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.pairing import ids_of
 from overtone.objectives.many_positives import allowed
 from overtone.strategies.strategy import strategy
 
@@ -137,7 +138,7 @@ class CACR(nn.Module):
             raise RecipeError(
                 f"views: {len(views)} of each batch, but cacr takes 2 or more; set views.n_views=5"
             )
-        ids = Ids(*(views[0][key] for key in Ids._fields))
+        ids = ids_of(views[0])
         all_ids = Ids(*map(everyones, ids))
         pushes = [
             repulsion(z[x], gathered(z[y]), ids, all_ids, self.repel)

@@ -15,7 +15,7 @@ from overtone.distributed import everyones, gathered, rank
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.pairing import check_two
+from overtone.methods.pairing import check_two, ids_of
 from overtone.methods.queue import Queue
 from overtone.methods.teacher import Teacher
 from overtone.objectives.many_positives import allowed, cosines, many_positives
@@ -126,7 +126,7 @@ class INS(nn.Module):
             keys = self.key_head.module(self.key_encoder.module(second)).float()
         candidates = candidate_labels(first["bag_positive"])
         labels = (scores.detach().softmax(dim=1) * candidates).argmax(dim=1)
-        ids = Ids(*(first[key] for key in Ids._fields))
+        ids = ids_of(first)
         loss = self.weight * self.contrast(z, normalize(keys, dim=1), labels, ids) if self.epoch else 0.0
         self.remember(z.detach(), keys, labels, ids)
         if self.epoch >= self.warm_up:

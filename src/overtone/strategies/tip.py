@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from overtone import rng
-from overtone.contracts import Batch, Ids
+from overtone.contracts import Batch
 from overtone.distributed import gathered
 from overtone.encoders import ImageTableEncoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.pairing import pairing
+from overtone.methods.pairing import ids_of, pairing
 from overtone.objectives.logits import check_temperature
 from overtone.objectives.many_positives import allowed, cosines
 from overtone.strategies.convirt import both_ways
@@ -133,7 +133,7 @@ class TIP(nn.Module):
 
     def matching(self, pictures: Tensor, tables: Tensor, z: list[Tensor], views: list[Batch]) -> Tensor:
         """Telling each pair from one with a hard table and one with a hard picture, of this process."""
-        ids = Ids(*(views[0][key] for key in Ids._fields))
+        ids = ids_of(views[0])
         negatives = allowed(ids, ids, torch.eye(len(pictures), dtype=torch.bool, device=pictures.device))
         logits = cosines(*z) / self.temperature
         table, picture = drawn_negatives(logits, negatives), drawn_negatives(logits.T, negatives)
