@@ -1,7 +1,7 @@
 """Runs the recipe of each strategy, the same without what its claim rests on, and random weights; one table.
 
-    python benchmarks/strategies/claims.py --seeds 3 --jobs 2          # all of them
-    python benchmarks/strategies/claims.py cacr mochi --seeds 3        # some
+    python benchmarks/strategies/claims.py --seeds 8 --jobs 2          # all of them
+    python benchmarks/strategies/claims.py cacr mochi --seeds 8        # some
 
 Called again it continues; what is finished is not repeated. Runs go to `runs/strategies/NAME/`, what was
 found to `docs/strategies/found.json`, and the table of all of that to `docs/strategies/README.md`.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from overtone.recipe import open_data
 from overtone.results import columns_of_seeds, embeddings_kept, probe_sets, read_columns
@@ -38,7 +39,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="default: all")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=8, help="at least 2, so that there is an interval")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/strategies"))
     asked = parser.parse_args()
@@ -144,17 +145,19 @@ def said(values: list[float]) -> str:
 
 
 def shown(found: Found) -> str:
-    """Whether it beats chance, random weights and its ablation, by more than the larger spread."""
-    means = {part: statistics.fmean(found[part]) for part in ("strategy", "ablation", "random", "chance")}
-    spread = (
-        max(statistics.stdev(found[part]) for part in ("strategy", "ablation")) if found["seeds"] > 1 else 0
-    )
-    if all(means["strategy"] > means[part] + spread for part in ("ablation", "random", "chance")):
-        return "yes"
-    gain = means["strategy"] - means["ablation"]
-    if gain > spread:
-        return f"no ({gain:+.1f}, spread {spread:.1f}, but no better than random weights)"
-    return f"no ({gain:+.1f}, spread {spread:.1f})"
+    """Whether it beats ablation, random weights and chance with 95 % confidence; its gain over the first."""
+    value, low, high = gain(found, "ablation")
+    words = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    if low > 0 and all(gain(found, other)[1] > 0 for other in ("random", "chance")):
+        return f"yes, {words}"
+    return f"no, {words}" + (", but no more than random weights" if low > 0 else "")
+
+
+def gain(found: Found, other: str) -> tuple[float, float, float]:
+    """How far the strategy lies above another part, seed by seed: the mean, and Student's 95 % interval."""
+    difference = np.subtract(found["strategy"], found[other])
+    interval = stats.ttest_1samp(difference, 0.0).confidence_interval()
+    return float(difference.mean()), float(interval.low), float(interval.high)
 
 
 if __name__ == "__main__":

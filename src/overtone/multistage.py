@@ -18,6 +18,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from overtone import artifacts, distributed, interrupts, rng
 from overtone.contracts import Dataset
 from overtone.drift import DriftGuard, check_drift, recall_at_start
@@ -143,22 +146,13 @@ def _train(
     display: Display,
 ) -> None:
     spec, sampler = parts.stages[stage], _sampler(parts, levers, stage)
-    with rng.seeded(parts.seed, "head", stage):
-        method = distributed.synchronised(parts.method(encoder))
+    method = _method(parts, stage, encoder)
     _tell(home, stage, sampler)
-    if spec.lora is None:
-        trainable(encoder, spec.trainable)
     held_out = parts.test if stage and spec.drift is not None else None
     at_start = 0.0 if held_out is None else recall_at_start(encoder.to(parts.device), held_out, stage)
     if parts.shard:
         distributed.shard(method.to(parts.device))
-    optimizer = build_optimizer(
-        method,
-        name=spec.optimizer,
-        lr=spec.lr,
-        weight_decay=spec.weight_decay,
-        encoder_lr_scale=spec.encoder_lr_scale,
-    )
+    optimizer = _optimizer(method, spec)
     began = time.monotonic()
     with ExitStack() as stack:
         loggers = Loggers(home, parts.loggers)
@@ -203,6 +197,25 @@ def _train(
             on_epoch=on_epoch,
         )
     logger.info("stage %d: %s, %.0f s", stage, monitor.summary(), time.monotonic() - began)
+
+
+def _method(parts: Parts, stage: int, encoder: Encoder) -> nn.Module:
+    """What a stage trains: the encoder, of which some may be frozen, and what its method adds."""
+    with rng.seeded(parts.seed, "head", stage):
+        method = distributed.synchronised(parts.method(encoder))
+    if parts.stages[stage].lora is None:
+        trainable(encoder, parts.stages[stage].trainable)
+    return method
+
+
+def _optimizer(method: nn.Module, spec: StageSpec) -> torch.optim.Optimizer:
+    return build_optimizer(
+        method,
+        name=spec.optimizer,
+        lr=spec.lr,
+        weight_decay=spec.weight_decay,
+        encoder_lr_scale=spec.encoder_lr_scale,
+    )
 
 
 def _pace(parts: Parts, spec: StageSpec) -> Pace:

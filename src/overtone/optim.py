@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -73,3 +74,31 @@ def rate(step: int, *, total: int, warmup: int, schedule: str = "cosine") -> flo
     if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+class Rates:
+    """The learning rates of an optimiser over a training: shares of the peak rates that it holds now.
+
+    Args:
+        optimizer: Whose rates are set.
+        total: And the others as `rate`.
+        warmup: Likewise.
+        schedule: Likewise.
+
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    >>> rates = Rates(optimizer, total=4, warmup=2, schedule="cosine")
+    >>> rates.set(0), optimizer.param_groups[0]["lr"]
+    (0.1, 0.1)
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, total: int, warmup: int, schedule: str) -> None:
+        self._optimizer, self._peaks = optimizer, [group["lr"] for group in optimizer.param_groups]
+        self._share = partial(rate, total=total, warmup=warmup, schedule=schedule)
+
+    def set(self, step: int) -> float:
+        """Sets the rates of a step; gives the highest."""
+        share = self._share(step)
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * share
+        highest: float = share * max(self._peaks)
+        return highest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from overtone import artifacts, checkpoints, distributed, interrupts, optim, rng
+from overtone import artifacts, checkpoints, distributed, interrupts, rng
 from overtone.contracts import Address, Batch, Dataset, Views
 from overtone.embedding import to_device
 from overtone.errors import NumericalError
 from overtone.gradients import gradients_of
+from overtone.ledger import Ledger
 from overtone.loading import loaded
+from overtone.optim import Rates
 from overtone.sampling import CellBatchSampler
 from overtone.skipping import noted
 
@@ -103,7 +104,8 @@ def train(
     sampler = material.sampler
     seed, stage, per_epoch = sampler.seed, sampler.stage, len(sampler)
     total = pace.epochs * per_epoch
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    warmup = round(pace.warmup_epochs * per_epoch)
+    rates = Rates(optimizer, total=total, warmup=warmup, schedule=pace.schedule)
     place(method, pace.precision, device, pace.layout)
     start = checkpoints.restore(folder / "checkpoints", method, optimizer, inputs) - pace.warm_start_steps
     method.train()
@@ -119,10 +121,7 @@ def train(
         for step in range(start, total):
             batch = next(batches)
             rng.reseed(seed, "step", stage, step, distributed.rank())  # after a loader may have drawn
-            warmup = round(pace.warmup_epochs * per_epoch)
-            share = optim.rate(step, total=total, warmup=warmup, schedule=pace.schedule)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * share
+            lr = rates.set(step)
             begin_step(max(step, 0), per_epoch, total)
             optimizer.zero_grad(set_to_none=True)
             with _buffers_kept(method) if step < 0 else nullcontext():
@@ -140,7 +139,7 @@ def train(
             epoch_ends, due = done > 0 and done % per_epoch == 0, bool(late or stop)
             if done % pace.log_every == 0 or epoch_ends or due:
                 shown = distributed.mean(float(loss), device)
-                log(_record(step, per_epoch, shown, share * max(peaks), clock) | said(), z)
+                log(_record(step, per_epoch, shown, lr, clock) | said(), z)
             last = (epoch_ends and on_epoch(done // per_epoch)) or done == total
             if due or last:
                 _check_weights(method, stage, step)
@@ -208,40 +207,6 @@ def with_ids(batch: Batch, cells: NDArray[np.int64], identities: NDArray[np.int6
         "cell": torch.from_numpy(cells[index].astype(np.int64, copy=False)).to(device),
         "identity": torch.from_numpy(identities[index]).to(device),
     }
-
-
-class Ledger:
-    """What each step was made of and what came of it: `ledger-RANK.jsonl`, a line a step.
-
-    {"stage", "step", "samples": a digest of the sample indices in their order, "loss": its bits}. After an
-    interruption some steps stand in it twice, and alike: that is what exact means, and anyone can check it.
-
-    >>> import tempfile
-    >>> home = Path(tempfile.mkdtemp())
-    >>> with Ledger(home, stage=1) as ledger:
-    ...     ledger(7, torch.tensor([4, 2]), 0.5)
-    >>> print((home / "ledger-0.jsonl").read_text())
-    {"stage": 1, "step": 7, "samples": "d4792ed91c5c6800", "loss": "0x1.0000000000000p-1"}
-    <BLANKLINE>
-    """
-
-    def __init__(self, folder: Path, stage: int) -> None:
-        self.path, self.stage = folder / f"ledger-{distributed.rank()}.jsonl", stage
-
-    def __enter__(self) -> Ledger:
-        artifacts.make_folder(self.path.parent)
-        self._lines = artifacts.Lines(self.path)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-
-    def __call__(self, step: int, index: Tensor, loss: float) -> None:
-        """Adds the line of a step."""
-        samples = hashlib.sha1(index.cpu().numpy().astype("<i8").tobytes(), usedforsecurity=False)
-        self._lines.add(
-            {"stage": self.stage, "step": step, "samples": samples.hexdigest()[:16], "loss": loss.hex()}
-        )
 
 
 class _Timer:
