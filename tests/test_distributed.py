@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from processes import finished, start
+from tiny import Flat
 from torch import Tensor, nn
 
 from overtone import distributed
 from overtone.contracts import Batch, Ids
-from overtone.encoders import Encoder, TwoTowerEncoder, WordBag
+from overtone.encoders import TwoTowerEncoder, WordBag
 from overtone.errors import ProcessError
 from overtone.gradients import gradients_of
 from overtone.integration import Distillation
@@ -29,19 +30,6 @@ class Learned(nn.Module):
 
     def forward(self, rows: Tensor, columns: Tensor, positive: Tensor, row: Ids, column: Ids) -> Tensor:
         return nt_xent(rows, columns, positive, row, column, 1 / self.logit_scale.exp())
-
-
-class Flat(Encoder):
-    """Two layers, no batch norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dim = 6
-        self.layers = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6))
-
-    def forward(self, batch: Batch) -> Tensor:
-        found: Tensor = self.layers(batch["series"])
-        return found
 
 
 class Pixels(nn.Module):

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_distributed import CPU, Flat, methods, views
+from test_distributed import CPU, methods, views
+from tiny import Flat
 from torch import Tensor, nn
 
 from overtone.contracts import Batch

@@ -1,4 +1,4 @@
-"""A run small enough for tests: 200 pictures of 16 pixels, two stages, six steps each."""
+"""What is small enough for tests: a run of 200 pictures of 16 pixels, two stages of six steps; an encoder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
+from overtone.contracts import Batch
 from overtone.datasets import trifeature
-from overtone.encoders import build_encoder
+from overtone.encoders import Encoder, build_encoder
 from overtone.methods import SimCLR
 from overtone.run_folder import Parts
 from overtone.stages import StageSpec
@@ -17,6 +20,19 @@ from overtone.views import ImageViews
 
 FIRST = StageSpec(epochs=1, batch_size=32)
 SECOND = StageSpec(epochs=1, batch_size=32, cell_size=20)
+
+
+class Flat(Encoder):
+    """Two layers that read rows of numbers; no batch norm, so that a sample's embedding is its own."""
+
+    def __init__(self, columns: int = 5) -> None:
+        super().__init__()
+        self.dim = 6
+        self.layers = nn.Sequential(nn.Linear(columns, 7), nn.Tanh(), nn.Linear(7, 6))
+
+    def forward(self, batch: Batch) -> Tensor:
+        found: Tensor = self.layers(batch["series"])
+        return found
 
 
 def parts(**changes: Any) -> Parts:

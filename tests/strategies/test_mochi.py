@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from tiny import Flat
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from overtone.contracts import Batch, Ids
-from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.methods import MoCo
 from overtone.objectives import nt_xent
@@ -21,21 +21,9 @@ B = 6
 CELLS = [0, 0, 0, 1, 1, 2]
 
 
-class Flat(Encoder):
-    """One layer, no batch norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dim = 8
-        self.layer = nn.Linear(12, 8)
-
-    def forward(self, batch: Batch) -> Tensor:
-        return torch.tanh(self.layer(batch["series"]))
-
-
 def _views(cell: list[int], turn: int = 0) -> list[Batch]:
     ids = {"cell": torch.tensor(cell), "identity": torch.arange(B) + B * turn}
-    return [{"series": one, **ids} for one in torch.randn(2, B, 12, generator=generator(0, "mochi", turn))]
+    return [{"series": one, **ids} for one in torch.randn(2, B, 5, generator=generator(0, "mochi", turn))]
 
 
 def _method(kind: type[MoCo] = MoCHi, **values: Any) -> MoCo:

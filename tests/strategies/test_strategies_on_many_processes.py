@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from processes import finished, start
+from tiny import Flat
 from torch import Tensor, nn
 
 from overtone.contracts import Address, Batch
 from overtone.datasets import netlists
-from overtone.encoders import Encoder, ImageTableEncoder, PatchTowers, SeriesTransformer, build_encoder
+from overtone.encoders import ImageTableEncoder, PatchTowers, SeriesTransformer, build_encoder
 from overtone.gradients import gradients_of
 from overtone.rng import generator
 from overtone.strategies import (
@@ -30,19 +31,6 @@ from overtone.strategies import (
 from overtone.views import ImageTableViews
 
 SAMPLES, SENTENCES = 8, 2
-
-
-class Flat(Encoder):
-    """Two layers that read series."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dim = 6
-        self.layers = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6))
-
-    def forward(self, batch: Batch) -> Tensor:
-        found: Tensor = self.layers(batch["series"][:, :5, 0])
-        return found
 
 
 def _after_warm_up() -> nn.Module:
@@ -74,7 +62,8 @@ def views(name: str, part: slice) -> list[Batch]:
     draw, index = generator(0, "many", name), torch.arange(SAMPLES)
     ids = {"index": index, "cell": index % 4 // 3, "identity": torch.where(index == 6, 0, index)}
     labels = {"target": index % 2, "bag_positive": (index % 3 > 0).long()}
-    series = [torch.randn(SAMPLES, 40, 1, generator=draw) for _ in range(2)]
+    shape = (SAMPLES, 40, 1) if name == "timedrl" else (SAMPLES, 5)
+    series = [torch.randn(shape, generator=draw) for _ in range(2)]
     images = torch.rand(SAMPLES, 3, 16, 16, generator=draw)
     if name in ("convirt", "radzero"):
         each = 1 if name == "convirt" else SENTENCES
