@@ -351,6 +351,18 @@ def mean(value: float, device: torch.device | str = "cpu") -> float:
     return float(found) / world_size()
 
 
+def mean_of_all(values: Tensor) -> Tensor:
+    """The mean of values of which each process has another number, a scalar; of none it is 0.
+
+    Its mean over the processes, and so that of the gradients, is what one process would have of them all.
+
+    >>> mean_of_all(torch.tensor([1.0, 2.0])), mean_of_all(torch.tensor([]))
+    (tensor(1.5000), tensor(0.))
+    """
+    counts = everyones(torch.tensor([len(values)], device=values.device))
+    return values.sum() / counts.float().mean().clamp_min(1 / len(counts))
+
+
 def everyones(rows: Tensor) -> Tensor:
     """The rows of all processes, (W n, ...), those of the first before those of the second; no gradient."""
     if not _several():

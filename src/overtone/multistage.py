@@ -201,11 +201,10 @@ def _train(
 
 def _method(parts: Parts, stage: int, encoder: Encoder) -> nn.Module:
     """What a stage trains: the encoder, of which some may be frozen, and what its method adds."""
-    with rng.seeded(parts.seed, "head", stage):
-        method = distributed.synchronised(parts.method(encoder))
     if parts.stages[stage].lora is None:
-        trainable(encoder, parts.stages[stage].trainable)
-    return method
+        trainable(encoder, parts.stages[stage].trainable)  # first, as a method may copy the encoder
+    with rng.seeded(parts.seed, "head", stage):
+        return distributed.synchronised(parts.method(encoder))
 
 
 def _optimizer(method: nn.Module, spec: StageSpec) -> torch.optim.Optimizer:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from overtone.contracts import Batch
 from overtone.encoders import TwoTowerEncoder, build_encoder
 from overtone.errors import RecipeError
-from overtone.methods import CLIP
+from overtone.methods import CLIP, SigLIP
 
 N = 6
 
@@ -70,6 +70,26 @@ def test_the_scale_learns_unless_the_temperature_is_fixed() -> None:
     assert float(fixed.encoder.logit_scale.exp()) == pytest.approx(5)
 
 
+def test_a_scale_that_rose_to_its_bound_comes_back() -> None:
+    method, views = CLIP(_towers()), _views()
+    wrong = [views[0], {**views[1], "text": views[1]["text"][::-1]}]  # for which any lower scale is better
+    optimizer = torch.optim.SGD([method.encoder.logit_scale], lr=0.01)
+    with torch.no_grad():
+        method.encoder.logit_scale.fill_(9.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        method.step(wrong)[0].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    assert float(method.encoder.logit_scale) < math.log(99)
+
+
+@pytest.mark.parametrize("method", [CLIP, SigLIP])
+def test_several_sentences_of_a_picture_are_refused(method: type[CLIP]) -> None:
+    pictures, texts = _views()
+    with pytest.raises(RecipeError, match=r"views\.sentences=1"):
+        method(_towers()).step([pictures, {**texts, "text": texts["text"] * 3}])
+
+
 def test_a_scale_above_a_hundred_counts_as_a_hundred() -> None:
     found = []
     for scale in (math.log(100), math.log(1000)):
@@ -87,3 +107,5 @@ def test_what_has_one_tower_or_other_views_is_refused() -> None:
         CLIP(_towers()).step([_views()[0]] * 2)
     with pytest.raises(RecipeError, match="temperature=0"):
         CLIP(_towers(), temperature=0)
+    with pytest.raises(RecipeError, match=r"temperature=0\.005: expected 0\.01 or more"):
+        CLIP(_towers(), temperature=0.005)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import tiny
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 from overtone.contracts import Ids
 from overtone.rng import generator
-from overtone.strategies.cacr import attraction, repulsion
+from overtone.strategies.cacr import CACR, attraction, repulsion
 
 
 def _z(*shape: int) -> Tensor:
@@ -19,27 +21,57 @@ def _ids(cell: list[int], identity: list[int] | None = None) -> Ids:
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 0.7, 3.0])
-def test_attraction_is_the_loop_over_queries_and_their_other_views(sharpness: float) -> None:
-    views = _z(4, 5, 3)
+def _attracted(views: Tensor, sharpness: float) -> Tensor:
+    """Over queries and their other views."""
     total = []
-    for x in range(4):
-        for i in range(5):
-            costs = torch.stack([(views[x, i] - views[m, i]).square().sum() for m in range(4) if m != x])
+    for x in range(len(views)):
+        for i in range(len(views[x])):
+            others = [m for m in range(len(views)) if m != x]
+            costs = torch.stack([(views[x, i] - views[m, i]).square().sum() for m in others])
             total.append((torch.softmax(sharpness * costs, 0) * costs).sum())
-    assert_close(attraction(views, sharpness), torch.stack(total).mean(), rtol=1e-12, atol=1e-12)
+    return torch.stack(total).mean()
+
+
+def _repelled(rows: Tensor, columns: Tensor, ids: Ids, sharpness: float) -> Tensor:
+    """Over the negatives of each row."""
+    total, n = [], len(rows)
+    for i in range(n):
+        negatives = [j for j in range(n) if ids.cell[i] == ids.cell[j] and ids.identity[i] != ids.identity[j]]
+        costs = [(rows[i] - columns[j]).square().sum() for j in negatives]
+        each = torch.stack(costs) if costs else rows.new_zeros(1)
+        total.append((torch.softmax(-sharpness * each, 0) * each).sum())
+    return torch.stack(total).mean()
+
+
+def _gradient(loss: Tensor, of: Tensor) -> Tensor:
+    found: Tensor = torch.autograd.grad(loss, of)[0]
+    return found
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 0.7, 3.0])
+def test_attraction_and_its_gradient_are_those_of_the_loop(sharpness: float) -> None:
+    views = _z(4, 5, 3).requires_grad_()
+    found, expected = attraction(views, sharpness), _attracted(views, sharpness)
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_close(_gradient(found, views), _gradient(expected, views), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 0.9, 4.0])
-def test_repulsion_is_the_loop_over_the_negatives_of_each_row(sharpness: float) -> None:
-    rows, columns = _z(6, 3), _z(6, 3).flip(0)
+def test_repulsion_and_its_gradient_are_those_of_the_loop(sharpness: float) -> None:
+    rows, columns = _z(6, 3).requires_grad_(), _z(6, 3).flip(0)
     ids = _ids([0, 0, 0, 1, 1, 2], [0, 1, 1, 3, 4, 5])
-    total = []
-    for i in range(6):
-        negatives = [j for j in range(6) if ids.cell[i] == ids.cell[j] and ids.identity[i] != ids.identity[j]]
-        costs = torch.tensor([(rows[i] - columns[j]).square().sum() for j in negatives], dtype=rows.dtype)
-        total.append((torch.softmax(-sharpness * costs, 0) * costs).sum())
-    found = repulsion(rows, columns, ids, ids, sharpness)
-    assert_close(found, torch.stack(total).mean(), rtol=1e-12, atol=1e-12)
+    found, expected = repulsion(rows, columns, ids, ids, sharpness), _repelled(rows, columns, ids, sharpness)
+    assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert_close(_gradient(found, rows), _gradient(expected, rows), rtol=1e-12, atol=1e-12)
+
+
+def test_the_loss_is_the_weighted_attraction_less_the_weighted_mean_repulsion_of_all_pairs_of_views() -> None:
+    method = CACR(tiny.Flat(), attract=0.7, repel=1.3, alpha=2.0, beta=3.0, norm="none")
+    z, ids = list(normalize(_z(3, 6, 4), dim=-1)), _ids([0, 0, 0, 1, 1, 2], [0, 1, 1, 3, 4, 5])
+    pushes = [_repelled(z[x], z[y], ids, 1.3) for x, y in ((0, 1), (0, 2), (1, 2))]
+    expected = 2 * _attracted(torch.stack(z), 0.7) - 3 * torch.stack(pushes).mean()
+    views = [{"cell": ids.cell, "identity": ids.identity}] * 3
+    assert_close(method.contrast(z, views), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_sharp_weights_leave_the_farthest_positive_and_the_nearest_negative() -> None:
@@ -48,15 +80,6 @@ def test_sharp_weights_leave_the_farthest_positive_and_the_nearest_negative() ->
     assert_close(repulsion(views[0], views[1], ids, ids, 1e4), apart.amin(1).mean())
     own = (views[:, None] - views[None]).square().sum(-1)
     assert_close(attraction(views, 1e4), own.amax(1).mean())
-
-
-def test_the_gradient_of_the_weighted_cost_is_that_of_its_closed_form() -> None:
-    costs = _z(5).abs().requires_grad_()
-    t = 0.8
-    (torch.softmax(t * costs, 0) * costs).sum().backward()  # type: ignore[no-untyped-call]
-    weights = torch.softmax(t * costs.detach(), 0)
-    expected = weights * (1 + t * (costs.detach() - (weights * costs.detach()).sum()))
-    assert_close(costs.grad, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_alone_in_their_cells_nothing_repels_and_all_stays_finite() -> None:

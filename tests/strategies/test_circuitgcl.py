@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from overtone.datasets import netlists
 from overtone.datasets.netlists import GATES
-from overtone.encoders import build_encoder
+from overtone.encoders import build_encoder, trainable
 from overtone.errors import RecipeError
 from overtone.rng import generator
 from overtone.strategies.circuitgcl import CircuitGCL, scattering
@@ -65,8 +65,30 @@ def test_the_prediction_moves_the_encoder_and_the_scattering_the_target() -> Non
         method.step([_batch()])[0].backward()  # type: ignore[no-untyped-call]
     for one, other in zip(whole.encoder.parameters(), alone.encoder.parameters(), strict=True):
         assert_close(one.grad, other.grad)
-    assert all(p.grad is not None for p in whole.target.parameters())
     assert not any(p.requires_grad for p in alone.target.parameters())
+    batch, moved = _batch(), list(whole.target.parameters())
+    target = normalize(whole.target.module(batch), dim=1)
+    expected = torch.autograd.grad(scattering(target, target, batch["cell"], batch["cell"]), moved)
+    for parameter, gradient in zip(moved, expected, strict=True):
+        assert_close(parameter.grad, gradient)
+
+
+def test_without_scattering_the_loss_is_minus_the_cosine_of_prediction_and_target() -> None:
+    method, batch = _method(scatter=0.0), _batch()
+    loss, z = method.step([batch])
+    cosines = normalize(method.predictor(z), dim=1) * normalize(method.target.module(batch), dim=1)
+    assert_close(loss, -cosines.sum(1).mean())
+
+
+def test_the_scattering_trains_nothing_that_a_stage_has_frozen() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("gcn", channels=8, width=6)
+    trainable(encoder, ["own.*"])
+    method = CircuitGCL(encoder)
+    assert {n for n, p in method.target.module.named_parameters() if p.requires_grad} == {
+        n for n, p in encoder.named_parameters() if p.requires_grad
+    }
+    assert method.target.module.frozen == encoder.frozen != ()
 
 
 def test_the_target_follows_once_an_epoch() -> None:

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool1d, normalize
 from torch.testing import assert_close
 
 from overtone.contracts import Address, Batch, Ids
 from overtone.datasets import genomes
 from overtone.encoders import SequenceTransformer, SeriesEncoder
+from overtone.encoders.sequences import words_of
 from overtone.errors import RecipeError
 from overtone.objectives import nt_xent
 from overtone.objectives.many_positives import allowed
@@ -160,6 +162,34 @@ def test_the_warm_phase_is_the_loss_of_both_views_against_all_others() -> None:
         repelling = sum(one**2 for one in others) / (sum(others) / len(others)) if others else 0.0
         total -= math.log(s[i][own] / (s[i][own] + repelling)) / 12
     assert_close(float(loss.detach()), total, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("draw", range(3))
+def test_the_mixing_phase_compares_mixed_first_fragments_with_second_ones(draw: int) -> None:
+    method, (first, second) = _made(temperature=0.5), _views(CELLS)
+    with seeded(draw, "step"):
+        partner = partners(torch.tensor(CELLS), torch.default_generator)
+        share = torch.rand(6)
+        layer = int(torch.randint(2, ()))
+    share, encoder = torch.maximum(share, 1 - share), method.encoder
+    assert isinstance(encoder, SequenceTransformer)
+    tokens = encoder.words(words_of(first["sequence"], *encoder.sizes))
+    tokens = avg_pool1d(tokens.mT, encoder.places, ceil_mode=True).mT
+    for number, block in enumerate(encoder.layers):
+        if number == layer:
+            tokens = torch.stack(
+                [share[i] * tokens[i] + (1 - share[i]) * tokens[partner[i]] for i in range(6)]
+            )
+        tokens = block(tokens)
+    z, other = method.projection_head(encoder.norm(tokens).mean(1)), method.projection_head(encoder(second))
+    logits = normalize(z.double(), dim=1) @ normalize(other.double(), dim=1).T / 0.5
+    method.mixing = True
+    with seeded(draw, "step"):
+        loss, found = method.step([first, second])
+    assert_close(found, torch.cat([z, other]))
+    assert_close(
+        float(loss.detach()), _by_loops(logits, partner.tolist(), share, CELLS), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -69,12 +70,12 @@ def test_the_contrast_is_the_loop_over_pseudo_labels_within_cells(cells: list[in
     assert_close(found.item(), total / 5, rtol=1e-12, atol=1e-12)
 
 
-def test_before_the_end_of_the_warm_up_it_is_momentum_contrast_with_the_queue() -> None:
+def test_before_the_end_of_the_warm_up_it_is_momentum_contrast() -> None:
     method = _filled(_method(temperature=0.5), [0] * 5, [10 + i for i in range(5)])
     method.epoch = 1
     z, keys = _z("z", 5, 3), _z("keys", 5, 3)
-    logits = torch.cat([(z * keys).sum(1, keepdim=True), z @ method.queue.held().keys.T], dim=1) / 0.5
-    plain = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.int64))
+    logits = z @ torch.cat([keys, method.queue.held().keys]).T / 0.5
+    plain = torch.nn.functional.cross_entropy(logits, torch.arange(5))
     assert_close(
         method.contrast(z, keys, torch.zeros(5).long(), _ids([0] * 5)), plain, rtol=1e-12, atol=1e-12
     )
@@ -145,6 +146,35 @@ def test_the_classifier_learns_bag_labels_then_positive_bags_alone_then_all() ->
         ([[1, 0], [0.5, 0.5]], [0, 1]),
         ([[1, 0], [0.5, 0.5]], [1, 1]),
     ]
+
+
+def test_a_step_in_the_warm_up_is_momentum_contrast_beside_a_classifier_and_moves_the_keys() -> None:
+    method, view = _method(warm_up=4, bag_labels=4, contrast=0.3, temperature=0.5).float(), _batch(5)
+    _filled(method, [0] * 5, [10 + i for i in range(5)])
+    other = view | {"image": view["image"].flip(3)}
+    method.begin_step(1, 1, 8)
+    keys_before = {name: value.clone() for name, value in method.key_encoder.named_parameters()}
+    with torch.no_grad():
+        for value in method.encoder.parameters():
+            value.add_(0.01)
+    keys_of = copy.deepcopy(method)
+    keys_of.key_encoder.follow(method.encoder)
+    keys_of.key_head.follow(method.projection_head)
+    keys = normalize(keys_of.key_head.module(keys_of.key_encoder.module(other)), dim=1)
+    columns = torch.cat([keys, method.queue.held().keys])
+    twin = copy.deepcopy(method)
+    embeddings = twin.encoder(view)
+    z = normalize(twin.projection_head(embeddings), dim=1)
+    contrast = torch.nn.functional.cross_entropy(z @ columns.T / 0.5, torch.arange(5))
+    said = torch.nn.functional.cross_entropy(twin.classifier(embeddings), view["bag_positive"].long())
+    loss, found = method.step([view, other])
+    assert_close(found, z)
+    assert_close(loss, said + 0.3 * contrast)
+    for name, value in method.key_encoder.named_parameters():
+        expected = 0.999 * keys_before[name] + 0.001 * method.encoder.get_parameter(
+            name.removeprefix("module.")
+        )
+        assert_close(value, expected)
 
 
 def test_restored_from_its_state_a_method_goes_on_as_it_would_have() -> None:

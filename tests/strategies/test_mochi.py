@@ -142,18 +142,24 @@ def test_mixing_begins_after_the_warm_up() -> None:
     assert found[8] > found[7]
 
 
-def test_synthetic_negatives_carry_no_gradient_of_the_query_they_are_made_of() -> None:
-    method = _method(pairs=0)
-    loss, queries = _second(method)
-    assert isinstance(method, MoCHi)
-    assert not method.queue.keys.requires_grad
-    rows = normalize(queries.detach(), dim=1).requires_grad_()
-    columns = method.queue.held().keys
-    negatives = torch.ones(B, len(columns), dtype=torch.bool)
-    made = method.synthetic(rows.detach(), columns, rows @ columns.T, negatives)
-    assert not made.requires_grad
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is None for p in method.teacher.parameters())
+def test_gradients_are_those_of_a_loss_whose_synthetic_negatives_are_constants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gradients() -> list[Tensor]:
+        method = _method()
+        _second(method)[0].backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is None for p in method.teacher.parameters())
+        return [p.grad for p in method.parameters() if p.grad is not None]
+
+    found, make = gradients(), MoCHi.synthetic
+
+    def constants(self: MoCHi, rows: Tensor, columns: Tensor, *others: Tensor) -> Tensor:
+        return make(self, rows, columns, *others).detach()
+
+    monkeypatch.setattr(MoCHi, "synthetic", constants)
+    assert found
+    for one, other in zip(found, gradients(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_in_a_cell_of_its_own_everything_stays_finite() -> None:

@@ -40,7 +40,7 @@ def _after_warm_up() -> nn.Module:
 
 
 # Where a step draws at random each process draws for itself, so what is drawn is left out here: one hardest
-# negative can only be mixed with itself, and tables are neither matched with false pictures nor restored.
+# negative can only be mixed with itself, and tables are not matched with false pictures.
 METHODS: dict[str, Callable[[], nn.Module]] = {
     "cacr": lambda: CACR(Flat(), out_dim=4),
     "circuitgcl": lambda: CircuitGCL(build_encoder("gcn", channels=8, width=6, dropout=0.0)),
@@ -51,9 +51,7 @@ METHODS: dict[str, Callable[[], nn.Module]] = {
     "radzero": lambda: RadZero(PatchTowers(width=8)),
     "sepclr": lambda: SepCLR(Flat(), out_dim=3),
     "timedrl": lambda: TimeDRL(SeriesTransformer(1, dim=8, layers=1, heads=2, dropout=0.0), dropout=0.0),
-    "tip": lambda: TIP(
-        ImageTableEncoder(levels=[3, 2], quantities=1, width=8), match=0, restore=0, out_dim=4
-    ),
+    "tip": lambda: TIP(ImageTableEncoder(levels=[3, 2], quantities=1, width=8), match=0, out_dim=4),
 }
 
 
@@ -79,9 +77,9 @@ def views(name: str, part: slice) -> list[Batch]:
         return [_cut(ids | {"sequence": each}, part) for each in drawn]
     if name == "tip":
         table = {"table": torch.randint(2, (SAMPLES, 3), generator=draw).float()}
-        whole = ids | table | {"image": images, "known": torch.ones(SAMPLES, 3, dtype=torch.bool)}
+        whole = ids | table | {"image": images, "known": torch.rand(SAMPLES, 3, generator=draw) < 0.7}
         return [_cut(view, part) for view in ImageTableViews()(whole, Address(0, 0, 0))]
-    length = torch.full((SAMPLES,), 40)
+    length = 17 + 3 * index
     return [_cut(ids | labels | {"series": each, "length": length}, part) for each in series]
 
 

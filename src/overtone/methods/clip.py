@@ -12,10 +12,26 @@ from overtone.contracts import Batch, Ids
 from overtone.distributed import everyones, gathered, world_size
 from overtone.encoders import TwoTowerEncoder
 from overtone.errors import RecipeError
-from overtone.methods.pairing import ids_of, own_columns
+from overtone.methods.pairing import check_pairs, ids_of, own_columns
 from overtone.objectives import nt_xent, nt_xent_both_ways
 
-MOST = math.log(100)  # of logit_scale, as CLIP has it
+LEAST = 0.01  # of the temperature, as CLIP has it
+
+
+def learned_temperature(encoder: TwoTowerEncoder) -> Tensor:
+    """That of two towers, a scalar that is never below 0.01.
+
+    The parameter itself is kept in bounds: were only its use bounded, no gradient would bring it back.
+
+    >>> from overtone.encoders import build_encoder
+    >>> encoder = build_encoder("small_clip", width=16)
+    >>> _ = encoder.logit_scale.data.fill_(9.0)
+    >>> round(learned_temperature(encoder).item(), 4)
+    0.01
+    """
+    with torch.no_grad():
+        encoder.logit_scale.clamp_(max=-math.log(LEAST))
+    return 1 / encoder.logit_scale.exp()
 
 
 class CLIP(nn.Module):
@@ -27,7 +43,7 @@ class CLIP(nn.Module):
         temperature: Fixed instead.
 
     Raises:
-        RecipeError: The encoder has no two towers, or the temperature is not above 0.
+        RecipeError: The encoder has no two towers, or the temperature is below 0.01.
 
     >>> from overtone.encoders import build_encoder
     >>> method = CLIP(build_encoder("small_clip", width=16))
@@ -45,8 +61,8 @@ class CLIP(nn.Module):
                 "choose encoder.name=small_clip, open_clip:MODEL or hf:MODEL"
             )
         if temperature is not None:
-            if not 0 < temperature < math.inf:
-                raise RecipeError(f"method.temperature={temperature}: expected a number above 0")
+            if not LEAST <= temperature < math.inf:
+                raise RecipeError(f"method.temperature={temperature}: expected {LEAST} or more, such as 0.07")
             with torch.no_grad():
                 encoder.logit_scale.fill_(-math.log(temperature))
             encoder.logit_scale.requires_grad_(False)
@@ -64,8 +80,9 @@ class CLIP(nn.Module):
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean of both directions."""
         self.check(views)
+        check_pairs(z, "clip")
         ids = ids_of(views[0])
-        temperature = 1 / self.encoder.logit_scale.clamp(max=MOST).exp()
+        temperature = learned_temperature(self.encoder)
         images, texts = z
         if world_size() == 1:
             return nt_xent_both_ways(images, texts, ids, temperature)

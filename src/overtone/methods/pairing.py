@@ -44,6 +44,12 @@ def own_columns(view: Batch) -> Tensor:
     return torch.arange(n, device=device) + rank() * n
 
 
+def check_pairs(z: list[Tensor], name: str) -> None:
+    """Raises a RecipeError unless each picture has one text."""
+    if len(z[0]) != len(z[1]):
+        raise RecipeError(f"views: {name} takes one sentence of each text; set views.sentences=1")
+
+
 def check_two(views: list[Batch], name: str) -> None:
     """Raises a RecipeError unless there are two views."""
     if len(views) != 2:

@@ -11,7 +11,7 @@ from overtone.contracts import Batch, Ids
 from overtone.distributed import everyones, gathered
 from overtone.encoders import TwoTowerEncoder
 from overtone.methods.clip import CLIP
-from overtone.methods.pairing import ids_of, own_columns
+from overtone.methods.pairing import check_pairs, ids_of, own_columns
 from overtone.objectives.sigmoid import sigmoid
 
 
@@ -49,6 +49,7 @@ class SigLIP(CLIP):
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The mean over the pictures; each pair of a picture and a text is looked at once."""
         self.check(views)
+        check_pairs(z, "siglip")
         ids = ids_of(views[0])
         images, texts = z
         own = own_columns(views[0])

@@ -153,9 +153,9 @@ def _built(parts: Parts, spec: StageSpec) -> _Built:
         if spec.lora is not None:
             beside = "none" if spec.trainable == "all" else spec.trainable
             add_lora(encoder, spec.lora.modules, rank=spec.lora.rank, alpha=spec.lora.alpha, beside=beside)
+        else:
+            trainable(encoder, spec.trainable)
         method = parts.method(encoder)
-    if spec.lora is None:
-        trainable(encoder, spec.trainable)
     return _Built(encoder, method, saved)
 
 

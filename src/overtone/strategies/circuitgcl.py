@@ -38,7 +38,8 @@ def scattering(rows: Tensor, columns: Tensor, row_cells: Tensor, column_cells: T
     tensor(-0.6667)
     """
     together = (row_cells[:, None] == column_cells).to(rows.dtype)
-    centres = together @ columns / together.sum(dim=1, keepdim=True)
+    with torch.autocast(rows.device.type, enabled=False):
+        centres = together @ columns / together.sum(dim=1, keepdim=True)
     return -(rows - centres).square().sum(dim=1).mean()
 
 
@@ -84,7 +85,8 @@ class CircuitGCL(nn.Module):
         )
         self.target = Teacher(encoder, momentum)
         # Two forces move it: the average, and the gradient of the scattering.
-        self.target.module.requires_grad_(scatter > 0)
+        for own, other in zip(self.target.module.parameters(), encoder.parameters(), strict=True):
+            own.requires_grad_(scatter > 0 and other.requires_grad)
 
     def begin_step(self, step: int, steps_per_epoch: int, steps: int) -> None:
         """The target follows once an epoch."""

@@ -17,7 +17,7 @@ from overtone.encoders import TwoTowerEncoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
 from overtone.methods import CLIP
-from overtone.methods.pairing import pairing
+from overtone.methods.pairing import check_pairs, pairing
 from overtone.objectives.logits import check_temperature
 from overtone.objectives.many_positives import cosines, many_positives
 from overtone.strategies.strategy import strategy
@@ -122,8 +122,7 @@ class ConVIRT(nn.Module):
     def contrast(self, z: list[Tensor], views: list[Batch]) -> Tensor:
         """The loss of the z of both sides; the columns are those of all processes."""
         images, texts = z
-        if len(images) != len(texts):
-            raise RecipeError("views: convirt takes one sentence of each text; set views.sentences=1")
+        check_pairs(z, "convirt")
         own, negatives = pairing(views[0])
         if "sentence" in views[1]:
             sentence = views[1]["sentence"][:, 0]

@@ -30,8 +30,8 @@ from overtone.strategies.strategy import strategy
     confidence="high",
     stage="cells",
     attribute="positive",
-    claim="pseudo-labels of instances find what makes a bag positive, better than plain momentum contrast",
-    ablation=("method.warm_up=100000",),
+    claim="pseudo-labels of instances find what makes a bag positive, better than the bags' labels",
+    ablation=("method.warm_up=100000", "method.bag_labels=100000"),
 )
 class INS(nn.Module):
     """Classifies instances by a table of soft labels that prototypes refine, and contrasts them by class.
@@ -40,8 +40,8 @@ class INS(nn.Module):
 
     Args:
         encoder: Takes a batch, gives (B, D).
-        warm_up: Epochs before pseudo-labels count; the contrast is each instance against all others, from the
-            second epoch on.
+        warm_up: Epochs before pseudo-labels count; from the second on the contrast is each instance's own key
+            against all others, of the batch (a cell lies in one) and of the queue.
         bag_labels: How many of them, at the beginning, give the classifier the label of the bag. In the rest
             it sees positive bags alone: beside negative ones it would soon call every instance negative.
         momentum: m of the key network, once a step.
@@ -136,14 +136,13 @@ class INS(nn.Module):
         return loss + (said * self.counted(candidates)).mean(), z
 
     def contrast(self, z: Tensor, keys: Tensor, labels: Tensor, ids: Ids) -> Tensor:
-        """Before the end of the warm-up each key against the queue; then all of one pseudo-label together."""
+        """In the warm-up each against all other keys; then all of one pseudo-label together."""
         held, all_keys = self.queue.held(), everyones(keys)
         all_ids, own = Ids(*map(everyones, ids)), torch.arange(len(z), device=z.device) + rank() * len(z)
         if self.epoch < self.warm_up:
             columns, column_ids = torch.cat([all_keys, held.keys]), _joined(all_ids, held.ids)
             positives = own[:, None] == torch.arange(len(columns), device=z.device)
             negatives = allowed(ids, column_ids, positives)
-            negatives[:, : len(all_keys)] = False
             logits = cosines(z, columns) / self.temperature
             return many_positives(logits, positives, negatives)
         columns = torch.cat([gathered(z), all_keys, held.keys])
@@ -170,7 +169,7 @@ class INS(nn.Module):
     @torch.no_grad()
     def refine(self, z: Tensor, candidates: Tensor, index: Tensor) -> None:
         """Moves the soft labels of a batch towards the nearer prototype that the bag allows."""
-        nearer = ((z @ self.prototypes.T).softmax(dim=1) * candidates).argmax(dim=1)
+        nearer = (cosines(z, self.prototypes).softmax(dim=1) * candidates).argmax(dim=1)
         moved = self.kept * self.targets(candidates, index) + (1 - self.kept) * one_hot(nearer, 2)
         # Of all processes, so that each has the same table.
         self.soft[everyones(index)] = everyones(moved)

@@ -18,7 +18,7 @@ from overtone.distributed import everyones, gathered
 from overtone.encoders import PatchTowers
 from overtone.errors import RecipeError
 from overtone.methods import CLIP
-from overtone.methods.clip import MOST
+from overtone.methods.clip import LEAST, learned_temperature
 from overtone.methods.pairing import Pairing, pairing
 from overtone.objectives.logits import check_temperature, unit
 from overtone.objectives.many_positives import many_positives
@@ -108,11 +108,11 @@ class RadZero(nn.Module):
 
     Args:
         encoder: Two towers that give tokens.
-        temperature: Where that of the logits begins.
+        temperature: Where that of the logits begins, 0.01 or more.
         attention_temperature: A fixed one for the attention.
 
     Raises:
-        RecipeError: The encoder gives no tokens, or a temperature is not above 0.
+        RecipeError: The encoder gives no tokens, or a temperature is too low.
 
     >>> method = RadZero(PatchTowers(width=16))
     >>> ids = {"cell": torch.zeros(2).long(), "identity": torch.arange(2)}
@@ -136,8 +136,10 @@ class RadZero(nn.Module):
                 f"method.name: radzero needs an encoder that gives tokens, but {type(encoder).__name__} "
                 "gives one vector; choose encoder.name=patch_towers"
             )
-        for value in (temperature, *([] if attention_temperature is None else [attention_temperature])):
-            check_temperature(value)
+        if not LEAST <= temperature < math.inf:
+            raise RecipeError(f"method.temperature={temperature}: expected {LEAST} or more, such as 0.07")
+        if attention_temperature is not None:
+            check_temperature(attention_temperature)
         with torch.no_grad():
             encoder.logit_scale.fill_(-math.log(temperature))
         self.encoder, self.attention_temperature = encoder, attention_temperature
@@ -165,6 +167,6 @@ class RadZero(nn.Module):
 
     def logits(self, sentences: Tensor, tokens: Tensor) -> Tensor:
         """(N, B), cosines over the learned temperature."""
-        temperature = 1 / self.encoder.logit_scale.clamp(max=MOST).exp()
+        temperature = learned_temperature(self.encoder)
         fixed = self.attention_temperature
         return attended(sentences, tokens, temperature if fixed is None else fixed) / temperature

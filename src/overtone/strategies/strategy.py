@@ -29,8 +29,8 @@ class Strategy:
         source: Whose it is: authors, title, place.
         confidence: How much of the source was seen: "high", its code or its full text; "medium" and "low" are
             "in the spirit of", and the page of the strategy says what is reconstructed.
-        stage: How it works as a later stage. "cells": its negatives come from the anchor's cell;
-            "concatenation": it has no negatives; only what batches hold and views hide can be new.
+        stage: How it works as a later stage. "cells": its negatives, or what else it pushes from, come from
+            the anchor's cell; "concatenation": nothing pushes, so only batches and views can bring the new.
         attribute: What its recipe's data are asked for, by a linear probe on stage 0.
         claim: What it says to do better, in a line.
         ablation: Values to set in its recipe that take away what the claim rests on.

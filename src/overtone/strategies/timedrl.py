@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from overtone.contracts import Batch
+from overtone.distributed import mean_of_all
 from overtone.encoders import Encoder, SeriesTransformer
 from overtone.errors import RecipeError
 from overtone.methods.pairing import check_two
@@ -48,8 +49,7 @@ def patch_error(predicted: Tensor, patches: Tensor, present: Tensor) -> Tensor:
     >>> patch_error(torch.zeros(1, 2, 1), torch.tensor([[[3.0], [9.0]]]), torch.tensor([[True, False]]))
     tensor(9.)
     """
-    errors = (predicted - patches).square().mean(2)
-    return (errors * present).sum() / present.sum().clamp_min(1)
+    return mean_of_all((predicted - patches).square().mean(2)[present])
 
 
 @strategy(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from overtone import rng
 from overtone.contracts import Batch
-from overtone.distributed import gathered
+from overtone.distributed import gathered, mean_of_all
 from overtone.encoders import ImageTableEncoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
@@ -23,7 +23,6 @@ from overtone.strategies.convirt import both_ways
 from overtone.strategies.strategy import strategy
 
 _FLOOR = 1e-4  # added to the chance of each negative
-_LEFT_OUT = -100  # a label that cross entropy skips
 
 
 def drawn_negatives(logits: Tensor, negatives: Tensor) -> Tensor:
@@ -141,16 +140,17 @@ class TIP(nn.Module):
         of_tables, of_pictures = torch.cat([rows, table, rows]), torch.cat([rows, rows, picture])
         joined = self.encoder.joined(pictures[of_pictures], tables[of_tables])
         truth = torch.cat([torch.ones_like(rows), *((each >= 0).long() - 1 for each in (table, picture))])
-        truth = truth.masked_fill(truth < 0, _LEFT_OUT)
-        return F.cross_entropy(self.is_pair(joined[:, 0]).float(), truth)
+        there = truth >= 0
+        said = self.is_pair(joined[:, 0]).float()[there]
+        return mean_of_all(F.cross_entropy(said, truth[there], reduction="none"))
 
     def restoring(self, pictures: Tensor, view: Batch) -> Tensor:
         """Half the cross entropy of hidden categories and half the squared error of hidden quantities."""
         table, known, hidden = view["table"], view["known"], view["hidden"]
-        cells = self.encoder.joined(pictures, self.encoder.encode_table(table, known))[:, 1:].float()
+        cells = self.encoder.joined(pictures, self.encoder.encode_table(table, known))[:, 1:]
         n = len(self.encoder.levels)
         codes = (table[:, :n].long() + self.encoder.begins[:n])[hidden[:, :n]]
-        classes = F.cross_entropy(self.classes(cells[:, :n])[hidden[:, :n]], codes, reduction="sum")
-        errors = (self.quantity(cells[:, n:])[..., 0] - table[:, n:])[hidden[:, n:]].square().sum()
-        loss: Tensor = (classes / max(1, len(codes)) + errors / hidden[:, n:].sum().clamp_min(1)) / 2
-        return loss
+        scores, guesses = self.classes(cells[:, :n]).float(), self.quantity(cells[:, n:])[..., 0].float()
+        classes = F.cross_entropy(scores[hidden[:, :n]], codes, reduction="none")
+        errors = (guesses - table[:, n:])[hidden[:, n:]].square()
+        return (mean_of_all(classes) + mean_of_all(errors)) / 2
