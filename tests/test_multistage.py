@@ -126,6 +126,18 @@ def test_a_stage_starts_from_scratch_from_the_previous_or_from_the_base(finished
         assert not _same_weights(build_encoder("small_cnn"), fresh)
 
 
+def test_a_method_that_copies_the_encoder_copies_what_is_frozen_of_it(tmp_path: Path) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def method(encoder: Encoder) -> SimCLR:
+        seen.append(copy.deepcopy(encoder).frozen)
+        return SimCLR(encoder, out_dim=16)
+
+    run(tiny.parts(method=method, stages=[dataclasses.replace(tiny.FIRST, trainable="last:1")]), tmp_path)
+    assert len(seen) == 1
+    assert seen[0]
+
+
 def test_no_epochs_keep_a_given_encoder_as_it_is(tmp_path: Path) -> None:
     given = build_encoder("small_cnn")
     run(tiny.parts(encoder=lambda _: copy.deepcopy(given), stages=[UNTRAINED, tiny.SECOND]), tmp_path)
