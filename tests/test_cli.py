@@ -101,6 +101,17 @@ def test_a_folder_of_pictures_becomes_embeddings_the_same_by_every_way(home: Pat
     np.testing.assert_allclose(load(home / "run").encode(paths), embeddings, atol=1e-6)
 
 
+def test_a_run_trained_on_a_device_that_is_not_here_embeds_and_reads_on_what_is(
+    home: Path, overtone: Run, tmp_path: Path
+) -> None:
+    run = shutil.copytree(home / "run", tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("device: cpu", "device: cuda"))
+    assert (run / "recipe.yaml").read_text() != text
+    assert overtone("embed", run, "--data", home / "plain", "--out", tmp_path / "e.npy")[0] == 0
+    assert overtone("evaluate", run, "--data", home / "labelled")[0] == 0
+
+
 def test_one_stage_can_be_embedded_alone(home: Path, overtone: Run) -> None:
     code, out, _ = overtone(
         "embed", home / "run", "--data", home / "plain", "--out", home / "s.npy", "--stage", 1

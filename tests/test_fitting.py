@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,27 @@ def test_other_views_or_another_encoder_are_refused_instead_of_using_what_is_the
         fit(pictures, encoder=small_cnn, views=ImageViews(flip=0.0), **same)
     with pytest.raises(RunError, match="another encoder"):
         fit(pictures, encoder=resnet18_cifar, views=ImageViews(), **same)
+
+
+def test_a_module_of_other_weights_and_a_partial_of_other_values_are_refused(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"out": tmp_path / "run", "test": None, **QUICK, "stages": 1}
+    with seeded(0):
+        one, other = Own(), Own()
+    method = partial(SimCLR, out_dim=16)
+    fit(_pixels(), encoder=one, method=method, **same)
+    fit(_pixels(), encoder=copy.deepcopy(one), method=partial(SimCLR, out_dim=16), **same)
+    with pytest.raises(RunError, match="another weights"):
+        fit(_pixels(), encoder=other, method=method, **same)
+    with pytest.raises(RunError, match="another method"):
+        fit(_pixels(), encoder=one, method=partial(SimCLR, out_dim=8), **same)
+
+
+def test_views_that_hold_others_are_known_by_these(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"out": tmp_path, **QUICK, "stages": 1}
+    fit(_pixels(), views=PerSampleViews(v2.RandomHorizontalFlip(0.5)), **same)
+    fit(_pixels(), views=PerSampleViews(v2.RandomHorizontalFlip(0.5)), **same)
+    with pytest.raises(RunError, match="another views"):
+        fit(_pixels(), views=PerSampleViews(v2.RandomHorizontalFlip(0.1)), **same)
 
 
 def test_a_hugging_face_data_set_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from command import Run
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
@@ -16,7 +17,15 @@ from overtone.embedding import embed
 from overtone.errors import RecipeError, RunError
 from overtone.fitting import fit
 from overtone.image_text import two_tower_encoder
-from overtone.integrating import integrate, integrated, is_integrated, linear_after, student_of
+from overtone.integrating import (
+    encoder_of,
+    integrate,
+    integrated,
+    is_integrated,
+    linear_after,
+    load_integrated,
+    student_of,
+)
 from overtone.integration import JointEncoder, concatenated, load
 from overtone.progress import Silent
 from overtone.recipe import build_parts, open_data, parse, resolved
@@ -244,3 +253,20 @@ def test_a_run_from_objects_is_told_what_can_be_made_of_it(tmp_path: Path) -> No
     with pytest.raises(RunError, match="data of this run were given from Python"):
         integrate(tmp_path, "distilled")
     assert integrate(tmp_path, "projected", dim=8).encode(pictures).shape == (64, 8)
+
+
+def test_the_command_makes_an_encoder_of_a_run_from_objects_and_says_why_there_is_no_table(
+    tmp_path: Path, overtone: Run
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    fit(pictures, out=tmp_path, stages=2, epochs=1, batch_size=16, progress=False)
+    code, out, complaint = overtone("integrate", str(tmp_path), "--method", "whitened", "--dim", "8")
+    assert code == 0, complaint
+    assert "given from Python" in out
+    assert load_integrated(tmp_path, "whitened").encode(pictures).shape == (64, 8)
+
+
+def test_a_run_in_a_folder_called_integrated_gives_its_stages(finished: Path, tmp_path: Path) -> None:
+    home = tmp_path / "integrated" / "run"
+    shutil.copytree(finished, home)
+    assert not isinstance(encoder_of(home, 0, None), JointEncoder)

@@ -131,6 +131,13 @@ def test_an_unfinished_run_says_how_far_it_is_and_why_it_stopped(run: Path) -> N
     assert "A map of samples" not in text
 
 
+def test_samples_that_became_unreadable_are_counted_once_however_often_they_were_named(run: Path) -> None:
+    lines = [json.dumps({"index": row, "id": str(row), "reason": "gone"}) for row in (3, 7, 3)]
+    (run / "skipped.jsonl").write_text("\n".join([*lines, "[]", "cut"]))
+    report(run)
+    assert "2 samples became unreadable" in _page(run).text()
+
+
 def test_the_page_is_written_after_each_stage_and_when_training_fails(
     overtone: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +451,9 @@ def test_a_log_of_any_length_is_thinned_and_its_samples_are_counted_once(tmp_pat
     assert found.samples == 20_000
     assert found.unread >= len(bad)
     points = found.curves["loss"]
+    warm = "\n".join(json.dumps({"step": s, "loss": 1.0, "samples": 2}) for s in range(-4, 1))
+    log.write_text(warm + "\n" + log.read_text())
+    assert training_kept(log).samples == 20_010
     assert len(points) <= 2049
     assert points == sorted(points)
     assert points[-1] == (10_000, 10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -9,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import oracles
 import pytest
+import tiny
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from overtone import multistage
 from overtone.contracts import Batch, Ids
-from overtone.datasets import ImageDataset, image_folder, tones
+from overtone.datasets import ImageDataset, image_folder, tones, trifeature
 from overtone.embedding import embed
 from overtone.encoders import build_encoder
 from overtone.errors import DataError
 from overtone.loading import chunks, loaded
 from overtone.objectives import nt_xent
+from overtone.recipe import build_parts, parse, resolved
 from overtone.skipping import FILE, Replacing, noted
 
 N, GONE, CUT = 60, 7, 31
@@ -110,6 +114,16 @@ def test_more_than_tolerated_end_the_run_with_exit_code_3_their_names_and_the_re
         list(noted(loader, replacing))
     assert caught.value.exit_code == 3
     assert "overtone resume" in str(caught.value)
+
+
+def test_a_run_tolerates_as_many_as_its_recipe_says(tmp_path: Path) -> None:
+    none = tiny.parts(dataset=damaged(tmp_path), stages=[tiny.FIRST], max_bad_fraction=0.0)
+    with pytest.raises(DataError, match="max_bad_fraction=0:"):
+        multistage.run(none, tmp_path / "none")
+    multistage.run(dataclasses.replace(none, max_bad_fraction=0.1), tmp_path / "some")
+    folder = {"source": "image_folder", "path": str(tmp_path / "p"), "max_bad_fraction": 0.25}
+    recipe = parse({"data": folder, "stages": 1})
+    assert build_parts(resolved(recipe), trifeature(80, image_size=16), None).max_bad_fraction == 0.25
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -259,6 +259,15 @@ def test_what_is_not_finite_ends_the_training_at_its_step_and_the_checkpoint_bef
     assert all(torch.isfinite(value).all() for value in again.state_dict().values())
 
 
+def test_what_is_not_finite_is_named_also_where_a_name_is_no_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DATA, "ids", [f"caf\udce9-{row}.png" for row in range(len(DATA))])
+    with pytest.raises(NumericalError, match="the loss is nan"):
+        _trained(tmp_path, method=_sick(lambda loss: loss * math.nan, first=0))
+    assert "caf\\\\udce9-" in (tmp_path / "failed-step-0.json").read_text(encoding="utf-8")
+
+
 def test_weights_that_end_not_finite_are_refused_though_no_checkpoint_was_due(tmp_path: Path) -> None:
     method = _sick(_infinite_gradient, first=STEPS - 1)
     with pytest.raises(NumericalError, match=f"step {STEPS - 1}"):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -27,6 +31,8 @@ from overtone.reporting import told, update
 from overtone.roster import require_same
 from overtone.run_folder import Parts
 from overtone.study import Study, settled, working_in
+
+_AT = re.compile(r" at 0x[0-9a-f]+")  # where an object lies, which differs from process to process
 
 
 def fit(
@@ -109,13 +115,13 @@ def fit(
             print(text, file=sys.stderr)
 
     recipe = settled(recipe, folder, tell, lambda: _parts(recipe, data, held_out, encoder, method, views))
-    parts = _parts(recipe, data, held_out, encoder, method, views)
     with (
-        distributed.joined(),
+        distributed.joined(),  # which chooses the device of this process
         distributed.by_first(lambda: working_in(folder)),
         Bars(Console(file=sys.stderr)) if shown else nullcontext(Silent()) as display,
         logging_to(display) if shown else nullcontext(),
     ):
+        parts = _parts(recipe, data, held_out, encoder, method, views)
         with distributed.together():
             if distributed.is_first():
                 Study(recipe, folder).save()
@@ -166,21 +172,34 @@ def _parts(
     if not isinstance(encoder, str):
         given["encoder"] = lambda _: _as_encoder(encoder, data)
         with rng.seeded(recipe.seed, "described"):
-            made_of["encoder"] = _described(_module(encoder))
+            made_of["encoder"] = _described(encoder if isinstance(encoder, nn.Module) else encoder())
     if not isinstance(method, str):
         given["method"], made_of["method"] = method, _described(method)
     if views is not None:
         given["views"], made_of["views"] = views, _described(views)
+    if isinstance(encoder, nn.Module):
+        made_of["weights"] = _digest(encoder)
     parts = build_parts(recipe, data, test, **given)
     return dataclasses.replace(parts, made_of={**parts.made_of, **made_of})
 
 
 def _described(given: Any) -> str:
-    """What can be told of an object of the user's, alike in every process."""
-    if isinstance(given, nn.Module) or dataclasses.is_dataclass(given):
-        return repr(given)
-    named = given if hasattr(given, "__qualname__") else type(given)
-    return f"{named.__module__}.{named.__qualname__}"
+    """What can be told of an object of the user's, alike in every process; of a function its name alone."""
+    if isinstance(given, partial):
+        return f"{_described(given.func)} {_AT.sub('', repr((given.args, given.keywords)))}"
+    if hasattr(given, "__qualname__"):
+        return f"{given.__module__}.{given.__qualname__}"
+    if not (isinstance(given, nn.Module) or dataclasses.is_dataclass(given)):
+        return f"{type(given).__module__}.{type(given).__qualname__} {_AT.sub('', repr(vars(given)))}"
+    return repr(given)
+
+
+def _digest(module: nn.Module) -> str:
+    """Of its weights."""
+    found = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        found.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _as_encoder(encoder: nn.Module | Callable[[], nn.Module], data: Dataset) -> Encoder:

@@ -48,14 +48,14 @@ class Towers(NamedTuple):
     fit: Any
 
 
-def two_tower_encoder(run: Path, method: str = "concatenated") -> Towers:
+def two_tower_encoder(run: Path, method: str = "concatenated", *, trust: bool = False) -> Towers:
     """The encoder that a method made of a finished run; of a run with several seeds, that of the first.
 
     Raises:
         RunError: There is no finished run, or the method was not carried out.
         RecipeError: Its encoder reads no texts.
     """
-    study = Study.load(run)
+    study = Study.load(run, trust=trust)
     if study.seeds > 1:
         logger.info("%s: of %d runs with a seed each, the first is asked.", run, study.seeds)
     encoder = load_integrated(study.home(0), method, own_module(study.recipe))
@@ -78,6 +78,7 @@ def ask(
     prompt: str | None = None,
     errata: Path | None = None,
     method: str = "concatenated",
+    trust: bool = False,
 ) -> Answer:
     """Carries out a task.
 
@@ -92,6 +93,7 @@ def ask(
             around each name, which takes the place of `{}`.
         method: Which encoder of all stages is asked, see `overtone.integrating.integrate`.
         errata: Of pairs, corrections: see `read_errata`. The score is then given without and with them.
+        trust: Import the code that the run's recipe names, if it does; the folder may come from elsewhere.
 
     Raises:
         RecipeError: The task is unknown or lacks what it needs, or the encoder reads no texts.
@@ -103,11 +105,11 @@ def ask(
         if data is None:
             raise RecipeError(f"--task {task}: which pairs? Give them by --data.")
         pairs, wrong = PAIRS[task](data), None if errata is None else read_errata(errata)
-        towers = two_tower_encoder(run, method)
+        towers = two_tower_encoder(run, method, trust=trust)
         read = image_reader(towers.shape[1:], towers.shape[0], towers.fit)
         return asked_pairs(towers.encoder, pairs, PROMPT if prompt is None else prompt, read, wrong)
-    towers = two_tower_encoder(run, method)
-    dataset = _tested_on(run) if data is None else _opened(data, towers)
+    towers = two_tower_encoder(run, method, trust=trust)
+    dataset = _tested_on(run, trust) if data is None else _opened(data, towers)
     if task == "zero-shot":
         return _zero_shot(towers.encoder, dataset, TEMPLATES if prompt is None else (prompt,))
     found = retrieval(towers.encoder, dataset, progress=partial(display.advance, "embeds"))
@@ -204,8 +206,8 @@ def _record(scores: PairScores) -> dict[str, Any]:
     }
 
 
-def _tested_on(run: Path) -> Dataset:
-    study = Study.load(run)
+def _tested_on(run: Path, trust: bool) -> Dataset:
+    study = Study.load(run, trust=trust)
     dataset, test = open_data(study.recipe, cache_dir=study.cache)
     return dataset if test is None else test
 

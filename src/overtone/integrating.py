@@ -138,7 +138,7 @@ def load_integrated(home: Path, method: str, module: nn.Module | None = None) ->
 
 def encoder_of(home: Path, stage: int, module: nn.Module | None) -> Encoder:
     """The encoder of a stage of a run, or a student with its head; `module` as for `load`."""
-    if home.parent.name == "integrated":
+    if home.parent.name == "integrated" and home.name in TAKES:
         return load(home, encoder=module)
     return load_encoder(stage_folder(home, stage) / "encoder", module)
 
@@ -204,9 +204,13 @@ def _check(method: str, **given: object) -> None:
         raise RecipeError("weights: none given; weighted takes one positive number a stage.")
 
 
+def is_named(recipe: Recipe, field: str) -> bool:
+    """Whether a recipe names its data, encoder, views or method; else it was an object, given from Python."""
+    return bool(getattr(recipe, field)["source" if field == "data" else "name"] != GIVEN)
+
+
 def _require_named(recipe: Recipe) -> None:
-    named = {"data": "source", "encoder": "name", "views": "name", "method": "name"}
-    given = [field for field, key in named.items() if getattr(recipe, field)[key] == GIVEN]
+    given = [field for field in ("data", "encoder", "views", "method") if not is_named(recipe, field)]
     if given:
         raise RunError(
             f"distilled: the {', '.join(given)} of this run were given from Python, which a run folder "

@@ -63,7 +63,8 @@ def run(
         OvertoneError: Whatever went wrong; what was complete stays, and calling again continues.
     """
     display = display or Silent()
-    parts = dataclasses.replace(parts, dataset=Replacing(parts.dataset, folder))
+    replacing = Replacing(parts.dataset, folder, max_bad_fraction=parts.max_bad_fraction)
+    parts = dataclasses.replace(parts, dataset=replacing)
     with (
         distributed.joined(),
         distributed.by_first(lambda: artifacts.locked(folder)),

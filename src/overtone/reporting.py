@@ -8,8 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -261,7 +260,7 @@ def training_kept(place: Path) -> Training:
     Training(curves={'loss': [(1.0, 2.5)]}, samples=64, unread=1, alarms=[])
     """
     curves: dict[str, _Thinned] = {}
-    samples, unread, newest = 0, 0, 0.0
+    samples, unread, newest = 0, 0, -math.inf
     alarms: list[str] = []
     if not place.is_file():
         return Training({}, 0)
@@ -385,14 +384,23 @@ def _cost(name: str, folder: Path, n_stages: int) -> Cost:
     return Cost(name, number, sum(training_kept(log).samples for log in logs))
 
 
+def _unreadable(place: Path) -> int:
+    """How many samples a log of skips names; each process, and each resume, may name one again."""
+    named = set()
+    with place.open("rb") as file:
+        while line := file.readline(_LONGEST_LINE):
+            with suppress(ValueError, KeyError, TypeError, RecursionError):
+                named.add(json.loads(line)["index"])
+    return len(named)
+
+
 def _remarks(study: Study, stages: Sequence[Stage]) -> list[str]:
     """What a run skipped, dropped or found to be one."""
     home, said = study.home(0), []
     if (home / "identities" / MANIFEST).is_file():
         said.append(f"Copies, never negatives of each other: {counted(identities_kept(home))}.")
     if (home / skipping.FILE).is_file():
-        with (home / skipping.FILE).open("rb") as file:
-            count = sum(1 for _ in iter(partial(file.readline, _LONGEST_LINE), b""))
+        count = _unreadable(home / skipping.FILE)
         said.append(f"{count:,} samples became unreadable during training; others took their place.")
     of_stages: dict[str, list[int]] = {}
     for stage in stages:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import nn
 
 from overtone import artifacts, distributed
@@ -25,7 +26,7 @@ from overtone.levers.hiding import hidden_stages, kept_erasing, kept_saliency
 from overtone.levers.identities import identities_kept
 from overtone.partition import Partition
 from overtone.progress import Display
-from overtone.recipe import open_data, own_module
+from overtone.recipe import device_name, open_data, own_module
 from overtone.report.erased import erased_sheet
 from overtone.report.gallery import cell_gallery, cell_purity, purity_sentence
 from overtone.report.table import Comparison, Row, kept, markdown_table, table_records, verdict
@@ -134,7 +135,7 @@ def evaluate_elsewhere(study: Study, dataset: Dataset, display: Display) -> Resu
     def made(home: Path, stage: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         encoder = encoder_of(home, stage, own_module(study.recipe))
         embeddings = embed(
-            encoder, dataset, device=study.recipe.device, progress=partial(display.advance, "embeds")
+            encoder, dataset, device=device_name("auto"), progress=partial(display.advance, "embeds")
         )
         return embeddings[sets.train], embeddings[sets.test]
 
@@ -308,7 +309,7 @@ def write_pictures(home: Path, dataset: Dataset, n_stages: int, seed: int) -> No
         logger.info(purity_sentence(stage - 1, cell_purity(partition, dataset.labels)))
         if dataset.modality == "image":
             title = f"Cells of stage {stage - 1}: a row shows samples that it cannot tell apart"
-            cell_gallery(dataset, partition, title=title).save(home / "cells.png")
+            _save(cell_gallery(dataset, partition, title=title), home / "cells.png")
             logger.info("%s: what the cells have in common, in pictures.", home / "cells.png")
     for stage in stages:
         if dataset.modality == "image" and hidden_stages(home, stage):
@@ -322,8 +323,13 @@ def _write_erased(home: Path, stage: int, dataset: Dataset, seed: int) -> None:
     named = " and ".join(map(str, hides))
     title = f"What stage {named} looks at, and what the views of stage {stage} hide of it"
     erasing = kept_erasing(home, stage, lambda batch, address: [batch, batch], dataset, seed)
-    erased_sheet(dataset, looked_at, erasing, title=title).save(place)
+    _save(erased_sheet(dataset, looked_at, erasing, title=title), place)
     logger.info("%s: what was hidden from stage %d, in pictures.", place, stage)
+
+
+def _save(picture: Image, place: Path) -> None:
+    with artifacts.disk_errors(place):
+        picture.save(place)
 
 
 def _results(

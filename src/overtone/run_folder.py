@@ -36,6 +36,7 @@ class Parts:
         stop: "auto" ends the run before its last stage where no other is worth it, see `overtone.stopping`.
         seed: Every random draw of the run belongs to it.
         duplicates: Which samples are one and so never negatives, see `find_identities`.
+        max_bad_fraction: How many of the samples may become unreadable in training, see `Replacing`.
         normalise: How the stages are concatenated.
         precision: "fp32" or "bf16".
         layout: "channels_last", or None: as it is with fp32, channels_last with bf16.
@@ -58,6 +59,7 @@ class Parts:
     stop: str | None = None
     seed: int = 0
     duplicates: Duplicates = "near"
+    max_bad_fraction: float = 0.01
     normalise: str = "each"
     precision: str = "fp32"
     layout: str | None = None

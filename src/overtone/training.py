@@ -25,6 +25,7 @@ from overtone.loading import loaded
 from overtone.optim import Rates
 from overtone.sampling import CellBatchSampler
 from overtone.skipping import noted
+from overtone.text import utf8
 
 Log = Callable[[dict[str, Any], Tensor], None]
 
@@ -255,7 +256,8 @@ def _not_finite(
 ) -> NumericalError:
     """The error of all processes; what each of them had in hand is written down, to be looked at."""
     index = batch["index"].tolist()
-    found = {"stage": stage, "step": step, "loss": str(loss), "samples": [dataset.ids[i] for i in index]}
+    samples = [utf8(dataset.ids[i]) for i in index]
+    found = {"stage": stage, "step": step, "loss": str(loss), "samples": samples}
     place = folder / f"failed-step-{distributed.rank()}.json"
     artifacts.write_json(place, found)
     if math.isfinite(loss):

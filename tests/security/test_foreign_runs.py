@@ -91,7 +91,9 @@ def test_code_named_by_the_recipe_of_a_run_is_not_even_imported(
     assert not mark.exists()
 
 
-def test_with_trust_the_code_of_ones_own_run_is_imported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_trust_the_code_of_ones_own_run_is_imported(
+    run: Path, overtone: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (run.parent / "own_trusted.py").write_text(PAYLOAD.format(mark=str(run.parent / "mark")))
     monkeypatch.syspath_prepend(str(run.parent))
     text = (run / "recipe.yaml").read_text().replace("  name: image", "  name: own_trusted:Net")
@@ -100,6 +102,9 @@ def test_with_trust_the_code_of_ones_own_run_is_imported(run: Path, monkeypatch:
         Study.load(run)
     assert Study.load(run, trust=True).recipe.views["name"] == "own_trusted:Net"
     assert (run.parent / "mark").exists()
+    code, _, complaint = overtone("evaluate", run, "--task", "retrieval", "--trust")
+    assert code == 2
+    assert "has no encode_text" in complaint  # and not that its recipe names code
 
 
 def test_a_recipe_found_in_the_out_folder_of_another_run_imports_nothing(run: Path, overtone: Run) -> None:

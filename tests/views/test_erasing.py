@@ -83,6 +83,8 @@ def test_units_are_patches_stretches_columns_and_tokens() -> None:
     assert numbers.tolist() == [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]]
     with pytest.raises(RecipeError, match="erase: off"):
         Units.of(torch.zeros(4))
+    with pytest.raises(RecipeError, match="content that is a list"):
+        Units.of(["two", "texts"])  # type: ignore[arg-type]
 
 
 def test_the_bank_is_a_seeded_draw_of_different_samples() -> None:

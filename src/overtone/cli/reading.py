@@ -65,7 +65,9 @@ def evaluate(
     from overtone.study import Study
 
     if task is not None:
-        _ask(run, task, data, labels=labels, prompt=prompt, errata=errata, method=method, out=out)
+        _ask(
+            run, task, data, labels=labels, prompt=prompt, errata=errata, method=method, out=out, trust=trust
+        )
         return
     for name, value in (("--prompt", prompt), ("--errata", errata), ("--method", method), ("--out", out)):
         if value is not None:
@@ -99,7 +101,7 @@ def embed(
     from overtone.errors import RecipeError
     from overtone.integrating import load_integrated
     from overtone.progress import logging_to
-    from overtone.recipe import own_module
+    from overtone.recipe import device_name, own_module
     from overtone.results import write_parquet
     from overtone.study import Study
 
@@ -112,7 +114,7 @@ def embed(
     dataset = _opened(encoder, data, None)
     chosen = encoder if stage is None else encoder.stages[stage]
     with bars() as display, logging_to(display):
-        advance, device = partial(display.advance, "embeds"), study.recipe.device
+        advance, device = partial(display.advance, "embeds"), device_name("auto")
         place = out if out.suffix == ".npy" else None
         made = embed_dataset(
             chosen, dataset, batch_size=batch_size, device=device, out=place, progress=advance
@@ -137,7 +139,7 @@ def integrate(
 ) -> None:
     """Make one encoder of all stages, and print the table with it beside them."""
     from overtone.integrating import integrate as integrate_run
-    from overtone.integrating import integrated
+    from overtone.integrating import integrated, is_named
     from overtone.progress import logging_to
     from overtone.results import evaluate_study
     from overtone.study import Study
@@ -146,8 +148,11 @@ def integrate(
     with bars() as display, logging_to(display):
         options: dict[str, Any] = {"dim": dim, "weights": given, "epochs": epochs}
         made = integrate_run(run, method, **options, trust=trust, display=display)
-        results = evaluate_study(study)
-    show(study.folder, results, written=True)
+        results = evaluate_study(study) if is_named(study.recipe, "data") else None
+    if is_named(study.recipe, "data"):
+        show(study.folder, results, written=True)
+    else:
+        say("No table: the data of this run were given from Python, and its folder does not hold them.")
     say(f"overtone.load({str(integrated(study.home(0), method))!r}) gives {made.dim} values a sample.")
 
 
@@ -161,6 +166,7 @@ def _ask(
     errata: Path | None,
     method: str | None,
     out: Path | None,
+    trust: bool,
 ) -> None:
     from overtone import artifacts
     from overtone.errors import RecipeError
@@ -179,7 +185,7 @@ def _ask(
         raise RecipeError(f"--out {out}: expected a file in an existing folder, named *.json.")
     with bars() as display, logging_to(display):
         made = method or "concatenated"
-        answer = ask(run, task, data, display, prompt=prompt, errata=errata, method=made)
+        answer = ask(run, task, data, display, prompt=prompt, errata=errata, method=made, trust=trust)
     for table in answer.tables:
         Console().print(table)
     for sentence in answer.sentences:

@@ -73,6 +73,7 @@ def build_parts(recipe: Recipe, dataset: Dataset, test: Dataset | None, **given:
         stop=recipe.stop,
         seed=recipe.seed,
         duplicates=recipe.duplicates,
+        max_bad_fraction=recipe.data.get("max_bad_fraction", 0.01),
         normalise=recipe.normalise or PRESETS[recipe.preset].normalise,
         precision=recipe.precision,
         layout=recipe.layout,

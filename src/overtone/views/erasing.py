@@ -40,6 +40,11 @@ class Units(NamedTuple):
         >>> Units.of(torch.zeros(2, 3, 32, 64))
         Units(side=4)
         """
+        if not isinstance(content, Tensor):
+            raise RecipeError(
+                f"erase: content that is a {type(content).__name__} has no parts that could be hidden; "
+                "expected a tensor. Set erase: off."
+            )
         if content.ndim == 4:
             return cls(max(4, min(content.shape[2:]) // 8))
         if content.ndim == 3:
