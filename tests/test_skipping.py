@@ -121,7 +121,7 @@ def test_a_run_tolerates_as_many_as_its_recipe_says(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="max_bad_fraction=0:"):
         multistage.run(none, tmp_path / "none")
     multistage.run(dataclasses.replace(none, max_bad_fraction=0.1), tmp_path / "some")
-    folder = {"source": "folder", "path": str(tmp_path / "p"), "max_bad_fraction": 0.25}
+    folder = {"source": "folder", "root": str(tmp_path / "p"), "max_bad_fraction": 0.25}
     recipe = parse({"data": folder, "stages": 1})
     assert build_parts(resolved(recipe), trifeature(80, image_size=16), None).max_bad_fraction == 0.25
 
