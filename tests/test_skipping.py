@@ -122,7 +122,7 @@ def test_a_run_tolerates_as_many_as_its_recipe_says(tmp_path: Path) -> None:
         multistage.run(none, tmp_path / "none")
     multistage.run(dataclasses.replace(none, max_bad_fraction=0.1), tmp_path / "some")
     folder = {"source": "folder", "root": str(tmp_path / "p"), "max_bad_fraction": 0.25}
-    recipe = parse({"data": folder, "stages": 1})
+    recipe = parse({"data": folder, "stages": 1, "train": {"batch_size": 8}})
     assert build_parts(resolved(recipe), trifeature(80, image_size=16), None).max_bad_fraction == 0.25
 
 
