@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from overtone.datasets import hugging_face, parquet
+from overtone.datasets import ImageDataset, hugging_face, parquet
 from overtone.errors import DataError, RecipeError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -89,6 +89,19 @@ def test_a_cell_that_names_a_file_does_not_make_it_read(tmp_path: Path) -> None:
     assert parquet(tmp_path / "a.parquet").quarantined == [("a.parquet:1", "an empty cell")]
 
 
+def test_another_column_of_the_same_file_never_comes_from_the_cache_of_the_first(tmp_path: Path) -> None:
+    columns = {"one": [png(1), png(2)], "other": [png(3), png(4)], "name": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+
+    def read(image: str, key: str | None = None) -> ImageDataset:
+        kept = tmp_path / "kept"
+        return parquet(tmp_path / "a.parquet", image=image, key=key, cache="disk", cache_dir=kept)
+
+    first, second, named = read("one"), read("other"), read("one", key="name")
+    assert [int(dataset[1]["image"][0, 0, 0]) for dataset in (first, second, named)] == [2, 4, 2]
+    assert named.fingerprint == parquet(tmp_path / "a.parquet", image="one", key="name").fingerprint
+
+
 def test_a_wrong_column_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet")
     for column in ("img", "label"):
@@ -139,6 +152,19 @@ def test_a_hugging_face_dataset_equals_its_parquet_file(tmp_path: Path) -> None:
         hugging_face(split, image="label")
     with pytest.raises(RecipeError, match="one split"):
         hugging_face(datasets.DatasetDict(train=split))
+
+
+def test_another_column_of_a_hugging_face_dataset_never_comes_from_the_cache_of_the_first(
+    tmp_path: Path,
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"one": datasets.Image(), "other": datasets.Image()})
+    split = datasets.Dataset.from_dict(
+        {name: [{"bytes": png(value), "path": None}] for name, value in (("one", 1), ("other", 2))}, features
+    )
+    for name, value in (("one", 1), ("other", 2), ("one", 1)):
+        dataset = hugging_face(split, image=name, cache="disk", cache_dir=tmp_path)
+        assert int(dataset[0]["image"][0, 0, 0]) == value
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not beside the repository")

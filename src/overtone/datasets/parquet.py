@@ -135,7 +135,7 @@ def parquet_source(
     captions = None
     if text is not None:
         captions = Captions.of(raw_texts(columns_of(tables, [text], name), text, name))
-    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files)), captions
+    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files, image, key)), captions
 
 
 def raw_texts(table: pa.Table, column: str, name: str) -> Iterator[bytes | None]:
@@ -222,7 +222,8 @@ def hugging_face(
 
     ids = list(map(str, range(len(dataset))))
     read = partial(_cell, raw, image)
-    source = Source("hugging_face", ids, read, labels.codes, labels.names, dataset._fingerprint)
+    stamp = repr((dataset._fingerprint, image))
+    source = Source("hugging_face", ids, read, labels.codes, labels.names, stamp)
     if text is None:
         return read_images(source, **options)
     if text not in dataset.column_names:
@@ -368,6 +369,7 @@ def _is_class_label(feature: Any) -> bool:
     )
 
 
-def _stamp(files: Sequence[Path]) -> str:
+def _stamp(files: Sequence[Path], image: str, key: str | None) -> str:
+    """Of the column of ids too, since a cache keeps a fingerprint that holds them."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.blake2b(repr(stats).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((image, key, stats)).encode(), digest_size=16).hexdigest()
