@@ -135,7 +135,9 @@ def parquet_source(
     captions = None
     if text is not None:
         captions = Captions.of(raw_texts(columns_of(tables, [text], name), text, name))
-    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files, image, key)), captions
+    return Source(
+        name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files, image, key)
+    ), captions
 
 
 def raw_texts(table: pa.Table, column: str, name: str) -> Iterator[bytes | None]:
