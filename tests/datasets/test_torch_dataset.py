@@ -37,6 +37,11 @@ def test_every_kind_of_item_gives_the_same_pictures(items: Any) -> None:
         assert dataset.labels["label"].tolist() == [0, 1, 0, 1]
 
 
+def test_tensors_of_floats_from_0_to_255_are_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(DataError, match="expected 0 to 1; divide by 255 or give uint8"):
+        torch_dataset([tensor.float() for tensor in TENSORS])
+
+
 def test_targets_and_classes_name_the_label_without_a_pass() -> None:
     class Torchvision(list[Any]):
         targets = (1, 0, 1, 0)
