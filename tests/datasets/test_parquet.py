@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -102,6 +103,41 @@ def test_another_column_of_the_same_file_never_comes_from_the_cache_of_the_first
     assert named.fingerprint == parquet(tmp_path / "a.parquet", image="one", key="name").fingerprint
 
 
+def written_by_pandas(path: Path) -> Path:
+    """30 pictures; their species is missing in every third, which makes a column of floats of it."""
+    days = pa.array(range(30), pa.date32())
+    columns = {
+        "image": [png(value) for value in range(30)],
+        "species": [None if value % 3 == 0 else float(value % 3) for value in range(30)],
+        "group": [float("nan") if value % 3 == 0 else 4.0 for value in range(30)],
+        "weight": [value + 0.5 for value in range(30)],
+        "endless": [float("inf")] * 30,
+        "note": [f"number {value}" for value in range(30)],
+        "day": days,
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=7)
+    return path
+
+
+def test_whole_numbers_with_missing_ones_which_pandas_writes_as_floats_are_labels(tmp_path: Path) -> None:
+    dataset = parquet(written_by_pandas(tmp_path / "a.parquet"))
+    assert dataset.labels["species"].tolist() == [-1, 1, 2] * 10
+    assert dataset.label_names["species"] == ("0", "1", "2")
+    assert dataset.labels["group"].tolist() == [-1, 4, 4] * 10
+    assert set(dataset.labels) == {"species", "group"}
+
+
+def test_every_column_that_is_no_attribute_is_logged_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        parquet(written_by_pandas(tmp_path / "a.parquet"))
+    assert (
+        "a.parquet: no attribute: 'day' (date32[day]), 'weight' (fractions), 'endless' (fractions), "
+        "'note' (too many distinct values)"
+    ) in caplog.messages
+
+
 def test_a_wrong_column_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet")
     for column in ("img", "label"):
@@ -152,6 +188,14 @@ def test_a_hugging_face_dataset_equals_its_parquet_file(tmp_path: Path) -> None:
         hugging_face(split, image="label")
     with pytest.raises(RecipeError, match="one split"):
         hugging_face(datasets.DatasetDict(train=split))
+
+
+def test_a_hugging_face_dataset_has_the_labels_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    split = datasets.Dataset(pq.read_table(written_by_pandas(tmp_path / "a.parquet")))
+    dataset = hugging_face(split.cast_column("image", datasets.Image()))
+    assert dataset.labels["species"].tolist() == [-1, 1, 2] * 10
+    assert set(dataset.labels) == {"species", "group"}
 
 
 def test_another_column_of_a_hugging_face_dataset_never_comes_from_the_cache_of_the_first(

@@ -52,6 +52,19 @@ def test_targets_and_classes_name_the_label_without_a_pass() -> None:
     assert dataset.label_names["label"] == ("cat", "dog")
 
 
+def test_floats_without_fractions_are_labels_and_those_with_some_are_none() -> None:
+    species, weight = (2.0, float("nan"), 0.0, 2.0), (1.0, 2.0, 2.5, 3.0)
+    items = [
+        {"image": tensor, "species": torch.tensor(a), "tag": np.float32(a), "weight": b}
+        for tensor, a, b in zip(TENSORS, species, weight, strict=True)
+    ]
+    dataset = torch_dataset(items)
+    assert {name: codes.tolist() for name, codes in dataset.labels.items()} == {
+        "species": [2, -1, 0, 2],
+        "tag": [2, -1, 0, 2],
+    }
+
+
 def test_given_labels_go_before_those_of_the_items() -> None:
     dataset = torch_dataset([(tensor, 1) for tensor in TENSORS], labels={"side": list("lrlr")})
     assert list(dataset.labels) == ["side"]
