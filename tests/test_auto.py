@@ -74,7 +74,7 @@ def test_links_are_followed_by_every_spelling_of_yes(pictures: Path, tmp_path: P
 
 @pytest.mark.parametrize("wrong", ["data=5", "data.bogus=1", "data.image=5", "data", "data.image={"])
 def test_a_wrong_override_of_the_data_ends_in_a_message(pictures: Path, wrong: str) -> None:
-    with pytest.raises(RecipeError, match="data|bogus|image"):
+    with pytest.raises(RecipeError, match=r"data|bogus|image"):
         chosen(pictures, wrong)
 
 

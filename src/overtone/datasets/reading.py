@@ -134,9 +134,9 @@ def _read(
 
 
 def _say(source: Source, first: NDArray[Any], done: _Pass, where: str, start: float) -> None:
-    n = len(source.ids)
+    n, form = len(source.ids), "x".join(map(str, first.shape))
     logger.info(
-        f"{source.name}: {n - len(done.bad):,} images of {'x'.join(map(str, first.shape))} decoded and {where} "
+        f"{source.name}: {n - len(done.bad):,} images of {form} decoded and {where} "
         f"({n * first.nbytes / 1e6:.0f} MB, {time.perf_counter() - start:.1f} s)"
     )
 
