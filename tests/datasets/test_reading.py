@@ -148,7 +148,7 @@ def test_a_disk_that_fills_while_pictures_are_kept_is_a_disk_error_and_leaves_no
 
 
 def test_the_room_for_a_cache_is_taken_before_the_first_picture_is_written(tmp_path: Path) -> None:
-    taken = []
+    taken: list[int] = []
 
     def read(row: int) -> Any:
         taken.extend(file.stat().st_blocks * 512 for file in tmp_path.glob("*/images.npy"))
