@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import pairs_of, png, write_files, write_parquet, write_tar
 
 from overtone import auto
 from overtone.auto import recipe_for
@@ -47,6 +48,34 @@ def test_overrides_come_before_what_is_chosen_and_the_time_told_is_theirs(pictur
     assert [stage.epochs for stage in recipe.stage_specs()] == [10, 10]
     assert recipe.data["image_size"] == 32
     assert f"2 stages of 10 epochs at about 100 samples/s: about {20 * 128 / 85:.0f} s." in said
+
+
+def test_overrides_say_where_pictures_and_texts_lie_before_the_data_are_opened(
+    pictures: Path, tmp_path: Path
+) -> None:
+    files: list[object] = [png(n, (40, 40)) for n in range(64)]
+    table = write_parquet(tmp_path / "a.parquet", {"img": files, "other": files})
+    assert "64 images, read at 32 pixels" in chosen(table, "data.image=img")[1]
+    members = pairs_of(64)
+    said = {name.replace(".txt", ".json"): b'{"caption": "a"}' for name in members if name.endswith(".txt")}
+    drawn = {name: content for name, content in members.items() if name.endswith(".png")}
+    tar = write_tar(tmp_path / "a.tar", drawn | said)
+    recipe, _ = chosen(tar, "data.text=json:caption")
+    assert recipe.data["text"] == "json:caption"
+
+
+@pytest.mark.parametrize("yes", ["true", "True", "yes"])
+def test_links_are_followed_by_every_spelling_of_yes(pictures: Path, tmp_path: Path, yes: str) -> None:
+    write_files(tmp_path / "elsewhere", {f"{n}.png": png(n) for n in range(64)})
+    folder = write_files(tmp_path / "folder", {"own.png": png(0)})
+    (folder / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert "65 images" in chosen(folder, f"data.follow_links={yes}")[1]
+
+
+@pytest.mark.parametrize("wrong", ["data=5", "data.bogus=1", "data.image=5", "data", "data.image={"])
+def test_a_wrong_override_of_the_data_ends_in_a_message(pictures: Path, wrong: str) -> None:
+    with pytest.raises(RecipeError, match=r"data|bogus|image"):
+        chosen(pictures, wrong)
 
 
 def test_too_few_pictures_and_wrong_overrides_are_refused(pictures: Path, tmp_path: Path) -> None:

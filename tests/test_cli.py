@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from command import Run
+from layouts import write_parquet
 from PIL import Image
 
 from overtone import artifacts
@@ -112,6 +113,28 @@ def test_a_run_trained_on_a_device_that_is_not_here_embeds_and_reads_on_what_is(
     assert overtone("evaluate", run, "--data", home / "labelled")[0] == 0
 
 
+def test_embed_and_evaluate_are_told_which_columns_hold_pictures_and_texts(
+    home: Path, tmp_path: Path, overtone: Run
+) -> None:
+    files = sorted((home / "plain").iterdir())
+    columns: dict[str, list[object]] = {
+        "picture": [file.read_bytes() for file in files],
+        "colour": [i % 3 for i in range(len(files))],
+    }
+    table = write_parquet(tmp_path / "a.parquet", columns)
+    shown = ("--data", table, "--image", "picture")
+    assert overtone("embed", home / "run", *shown, "--out", tmp_path / "e.npy")[0] == 0
+    assert overtone("embed", home / "run", "--data", home / "plain", "--out", tmp_path / "p.npy")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npy"), np.load(tmp_path / "p.npy"))
+    code, out, _ = overtone("evaluate", home / "run", *shown)
+    assert (code, "colour" in out) == (0, True)
+    named = "".join(f"{file},a picture\n" for file in files)
+    (tmp_path / "a.csv").write_text(f"where,what\n{named}")
+    where = ("--data", tmp_path / "a.csv", "--image", "where", "--text", "what")
+    code, _, complaint = overtone("embed", home / "run", *where, "--out", tmp_path / "c.npy")
+    assert (code, "root=" in complaint) == (3, True)  # the columns are found; their paths lead elsewhere
+
+
 def test_one_stage_can_be_embedded_alone(home: Path, overtone: Run) -> None:
     code, out, _ = overtone(
         "embed", home / "run", "--data", home / "plain", "--out", home / "s.npy", "--stage", 1
@@ -184,6 +207,9 @@ def test_resuming_a_finished_run_trains_nothing(home: Path, overtone: Run) -> No
         (["evaluate", "plain"], 4, "plain: holds no run"),
         (["evaluate", "run", "--labels", "l.csv"], 2, "--labels l.csv: goes with --data"),
         (["evaluate", "run", "--data", "a.npy", "--labels", "l.csv"], 2, "--data a.npy is none"),
+        (["evaluate", "run", "--image", "img"], 2, "--image img: goes with --data"),
+        (["evaluate", "run", "--task", "mmvp", "--text", "t"], 2, "--text t: does not go with --task mmvp"),
+        (["embed", "run", "--data", "plain", "--out", "e.npy", "--image", "img"], 2, "'image'"),
         (["embed", "run", "--data", "plain", "--out", "e.txt"], 2, "named *.npy or *.parquet"),
         (["embed", "run", "--data", "plain", "--out", "no/e.npy"], 2, "in an existing folder"),
         (["embed", "run", "--data", "plain", "--out", "e.npy", "--stage", "3"], 2, "stages 0 to 2"),

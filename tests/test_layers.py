@@ -21,7 +21,8 @@ LAYERS: list[set[str]] = [
     },
     {
         "objectives", "views", "datasets", "cell_files", "partition", "kmeans", "clustering", "sampling",
-        "lloyd", "heads", "optim", "checkpoints", "granularity", "identities", "skipping", "stages", "shares",
+        "lloyd", "heads", "ledger", "optim", "checkpoints", "granularity", "identities", "skipping", "stages",
+        "shares",
     },
     {"encoders", "embedding", "discrimination", "evidence"},
     {"methods", "strategies", "gradients", "training"},

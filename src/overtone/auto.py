@@ -15,6 +15,7 @@ from overtone import rng
 from overtone.calibrating import WAYS, Way, fastest, speeds
 from overtone.datasets import Source, arrays, open_source
 from overtone.datasets.decoding import FORMATS, Framing
+from overtone.datasets.opening import KINDS_OF_FILES, places
 from overtone.errors import DataError
 from overtone.methods import SimCLR
 from overtone.progress import duration
@@ -54,7 +55,7 @@ def recipe_for(
         DataError: Nothing there can be read, or there are too few images.
         RecipeError: An override is wrong.
     """
-    source = open_source(data, follow_links="data.follow_links=true" in overrides)
+    source = _opened(data, overrides)
     count = len(source.ids)
     if count < FEWEST:
         raise DataError(f"{data}: {count} images; expected at least {FEWEST} to learn what tells them apart.")
@@ -78,6 +79,17 @@ def recipe_for(
         f"{duration(taken)}. Set --minutes or train.epochs=... to change it."
     )
     return recipe
+
+
+def _opened(data: Path, overrides: Sequence[str]) -> Source:
+    """The pictures, where the overrides say that they lie; whether all else is right, the recipe says."""
+    values: dict[str, Any] = {"data": {}}
+    for assignment in overrides:
+        override(values, assignment)
+    component = values["data"] if isinstance(values["data"], dict) else {}
+    kind = component.get("source")
+    where = places({name: value for name, value in component.items() if name not in ("source", "path")})
+    return open_source(data, kind if kind in KINDS_OF_FILES else None, **where)
 
 
 def _values(data: Path, source: Source) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def mapped(path: Path) -> NDArray[Any]:
     return array
 
 
-def created(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> NDArray[Any]:
+def created(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> np.memmap[Any, Any]:
     """A new .npy file, mapped for writing, whose room on the disk is taken at once.
 
     Raises:
@@ -45,7 +45,7 @@ def created(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> NDAr
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        array: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
             # A map over a sparse file on a full disk dies of SIGBUS at some later page; this is an error now.
             with path.open("r+b") as file:

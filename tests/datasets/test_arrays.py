@@ -66,6 +66,18 @@ def test_a_picture_with_nan_is_left_out() -> None:
     assert arrays(pictures).quarantined == [("2", "values that are NaN or infinite")]
 
 
+def test_floats_of_0_to_255_are_an_error_that_says_what_to_do() -> None:
+    pictures = PICTURES.astype(np.float32)
+    with pytest.raises(
+        DataError, match=r"values from \d+ to 25\d, expected 0 to 1; divide by 255 or give uint8"
+    ):
+        arrays(pictures)
+    pictures[0] = 0  # a black one tells nothing
+    with pytest.raises(DataError, match=r"5 of 6 images cannot be read.*divide by 255"):
+        arrays(pictures, cache="none")
+    assert len(arrays(pictures / np.float32(255) + np.float32(1e-6))) == 6
+
+
 def test_npy_and_npz_files_equal_the_array(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", PICTURES)
     np.savez_compressed(tmp_path / "a.npz", images=PICTURES, digit=np.arange(6))

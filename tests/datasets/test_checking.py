@@ -53,6 +53,45 @@ def test_the_command_ends_well_within_the_share_tolerated_and_lists_the_rest(
     assert "5 of 15 samples cannot be used, more than max_bad_fraction=0.01" in complaint
 
 
+@pytest.mark.parametrize("name", ["nowhere/bad.csv", "."])
+def test_a_list_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path, overtone: Run, name: str
+) -> None:
+    code, out, complaint = overtone("data", "check", tmp_path / "none", "--list", tmp_path / name)
+    assert (code, out) == (2, "")
+    assert "expected a file in an existing folder" in complaint
+
+
+def test_a_list_that_finds_the_disk_full_is_a_disk_error(tmp_path: Path, overtone: Run) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    root = write_files(tmp_path / "files", bad_pairs())
+    code, _, complaint = overtone("data", "check", root, "--max-bad-fraction", 1, "--list", full)
+    assert (code, "/dev/full: cannot be written: No space left on device" in complaint) == (5, True)
+
+
+def test_paths_with_nul_or_bytes_that_are_no_utf_8_are_listed_as_bad(tmp_path: Path, overtone: Run) -> None:
+    write_files(tmp_path, {"1.png": png(1)})
+    (tmp_path / "all.csv").write_bytes(b"path,text\n1.png,a\na\0.png,b\n\xe9.png,c\n")
+    options = ("--max-bad-fraction", 1, "--list", tmp_path / "bad.csv")
+    code, out, _ = overtone("data", "check", tmp_path / "all.csv", *options)
+    assert (code, "3 samples, 2 (66.67%) cannot be used" in out) == (0, True)
+    assert [line.split(b",")[0] for line in (tmp_path / "bad.csv").open("rb")][1:] == [
+        b"a\\udc00.png",
+        b"\xe9.png",
+    ]
+
+
+def test_ids_of_every_kind_can_be_listed(tmp_path: Path) -> None:
+    found = check(write_files(tmp_path / "files", {"1.png": png(1)}))
+    names = ["a\0b", "no byte \ud800", "a byte \udce9"]
+    found._replace(bad=[(name, "why") for name in names]).write(tmp_path / "bad.csv")
+    with (tmp_path / "bad.csv").open("rb") as file:
+        ids = [line.split(b",")[0] for line in file][1:]
+    assert ids == [b"a\0b", b"no byte \\ud800", b"a byte \xe9"]
+
+
 def test_columns_are_given_to_the_command_and_what_does_not_fit_is_an_error(
     tmp_path: Path, overtone: Run
 ) -> None:

@@ -112,6 +112,27 @@ def test_arrays_that_are_no_pictures_are_refused(array: NDArray[Any], reason: st
         decoded(array, AS_IS)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-1, 1), (-2.1, 2.6)])
+def test_floating_point_pictures_on_another_scale_are_refused_with_their_range(
+    low: float, high: float
+) -> None:
+    reason = f"values from {low} to {high}, expected 0 to 1; divide by 255 or give uint8"
+    with pytest.raises(ValueError, match=reason):
+        decoded(np.linspace(low, high, 12).reshape(3, 4), AS_IS)
+    with pytest.raises(ValueError, match=reason):
+        decoded(saved(of_pixels([[low, high]], np.float32), "TIFF"), AS_IS)
+
+
+def test_the_overshoot_of_bicubic_and_lanczos_resizing_is_no_other_scale() -> None:
+    draw = np.random.default_rng(0)
+    for way in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS):
+        edges = of_pixels(np.repeat(np.repeat(draw.integers(0, 2, (6, 6)), 4, 0), 4, 1), np.float32)
+        larger = np.asarray(edges.resize((60, 60), way))
+        assert larger.min() < 0
+        assert larger.max() > 1
+        np.testing.assert_array_equal(decoded(larger, AS_IS)[0], larger)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (300, 2), (7, 5), (32, 64)])
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 def test_every_size_is_brought_to_the_working_size(size: tuple[int, int], fit: Fit) -> None:

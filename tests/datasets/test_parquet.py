@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from overtone.datasets import hugging_face, parquet
+from overtone.datasets import ImageDataset, hugging_face, parquet
 from overtone.errors import DataError, RecipeError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -89,6 +90,54 @@ def test_a_cell_that_names_a_file_does_not_make_it_read(tmp_path: Path) -> None:
     assert parquet(tmp_path / "a.parquet").quarantined == [("a.parquet:1", "an empty cell")]
 
 
+def test_another_column_of_the_same_file_never_comes_from_the_cache_of_the_first(tmp_path: Path) -> None:
+    columns = {"one": [png(1), png(2)], "other": [png(3), png(4)], "name": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+
+    def read(image: str, key: str | None = None) -> ImageDataset:
+        kept = tmp_path / "kept"
+        return parquet(tmp_path / "a.parquet", image=image, key=key, cache="disk", cache_dir=kept)
+
+    first, second, named = read("one"), read("other"), read("one", key="name")
+    assert [int(dataset[1]["image"][0, 0, 0]) for dataset in (first, second, named)] == [2, 4, 2]
+    assert named.fingerprint == parquet(tmp_path / "a.parquet", image="one", key="name").fingerprint
+
+
+def written_by_pandas(path: Path) -> Path:
+    """30 pictures; their species is missing in every third, which makes a column of floats of it."""
+    days = pa.array(range(30), pa.date32())
+    columns = {
+        "image": [png(value) for value in range(30)],
+        "species": [None if value % 3 == 0 else float(value % 3) for value in range(30)],
+        "group": [float("nan") if value % 3 == 0 else 4.0 for value in range(30)],
+        "weight": [value + 0.5 for value in range(30)],
+        "endless": [float("inf")] * 30,
+        "note": [f"number {value}" for value in range(30)],
+        "day": days,
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=7)
+    return path
+
+
+def test_whole_numbers_with_missing_ones_which_pandas_writes_as_floats_are_labels(tmp_path: Path) -> None:
+    dataset = parquet(written_by_pandas(tmp_path / "a.parquet"))
+    assert dataset.labels["species"].tolist() == [-1, 1, 2] * 10
+    assert dataset.label_names["species"] == ("0", "1", "2")
+    assert dataset.labels["group"].tolist() == [-1, 4, 4] * 10
+    assert set(dataset.labels) == {"species", "group"}
+
+
+def test_every_column_that_is_no_attribute_is_logged_with_the_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        parquet(written_by_pandas(tmp_path / "a.parquet"))
+    assert (
+        "a.parquet: no attribute: 'day' (date32[day]), 'weight' (fractions), 'endless' (fractions), "
+        "'note' (too many distinct values)"
+    ) in caplog.messages
+
+
 def test_a_wrong_column_is_an_error_that_names_the_right_one(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet")
     for column in ("img", "label"):
@@ -139,6 +188,27 @@ def test_a_hugging_face_dataset_equals_its_parquet_file(tmp_path: Path) -> None:
         hugging_face(split, image="label")
     with pytest.raises(RecipeError, match="one split"):
         hugging_face(datasets.DatasetDict(train=split))
+
+
+def test_a_hugging_face_dataset_has_the_labels_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    split = datasets.Dataset(pq.read_table(written_by_pandas(tmp_path / "a.parquet")))
+    dataset = hugging_face(split.cast_column("image", datasets.Image()))
+    assert dataset.labels["species"].tolist() == [-1, 1, 2] * 10
+    assert set(dataset.labels) == {"species", "group"}
+
+
+def test_another_column_of_a_hugging_face_dataset_never_comes_from_the_cache_of_the_first(
+    tmp_path: Path,
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"one": datasets.Image(), "other": datasets.Image()})
+    split = datasets.Dataset.from_dict(
+        {name: [{"bytes": png(value), "path": None}] for name, value in (("one", 1), ("other", 2))}, features
+    )
+    for name, value in (("one", 1), ("other", 2), ("one", 1)):
+        dataset = hugging_face(split, image=name, cache="disk", cache_dir=tmp_path)
+        assert int(dataset[0]["image"][0, 0, 0]) == value
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not beside the repository")

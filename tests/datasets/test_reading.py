@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +132,75 @@ def test_a_pass_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         read_images(source(bad=tuple(range(50))), cache="disk", cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["os.posix_fallocate", "numpy.save", "json.dump", "pathlib.Path.rename"])
+def test_a_disk_that_fills_while_pictures_are_kept_is_a_disk_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(call, full)
+    with pytest.raises(DiskError, match="cannot be written: No space left on device"):
+        read_images(source(), cache="disk", cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_room_for_a_cache_is_taken_before_the_first_picture_is_written(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def read(row: int) -> Any:
+        taken.extend(file.stat().st_blocks * 512 for file in tmp_path.glob("*/images.npy"))
+        return PICTURES[row]
+
+    read_images(replace(source(), read=read, parallel=False), cache="disk", cache_dir=tmp_path)
+    assert len(taken) == 200
+    assert min(taken) >= PICTURES.nbytes
+
+
+def test_a_cache_folder_that_cannot_be_made_is_a_disk_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    with pytest.raises(DiskError, match="Read-only file system"):
+        read_images(source(), cache="disk", cache_dir=tmp_path / "kept")
+    with pytest.raises(DiskError, match="Read-only file system"):
+        caching.place("disk", 300, tmp_path / "kept" / "images")
+
+
+def test_of_several_that_open_the_same_pictures_at_once_one_decodes_for_all(tmp_path: Path) -> None:
+    firsts: list[int] = []
+    lasts: list[int] = []
+    together = threading.Barrier(3)
+
+    def read(row: int) -> Any:
+        if row == 0 and len(firsts) < 3:
+            firsts.append(row)
+            together.wait(60)  # all have looked at the first picture before one begins to decode
+        lasts.extend([row] if row == 199 else [])
+        return PICTURES[row]
+
+    def opened(_: int) -> ImageDataset:
+        return read_images(replace(source(), read=read), cache="disk", cache_dir=tmp_path)
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(opened, range(3)))
+    assert len(lasts) == 1
+    assert all(same(dataset, read_images(source())) for dataset in found)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_of_a_cache_is_in_nobodys_way(tmp_path: Path) -> None:
+    read_images(source(), cache="disk", cache_dir=tmp_path)
+    (whole,) = tmp_path.iterdir()
+    whole.rename(f"{whole}.{os.getpid()}.partial")
+    Path(f"{whole}.lock").touch()
+    assert same(read_images(source(), cache="disk", cache_dir=tmp_path), read_images(source()))
+    assert list(tmp_path.iterdir()) == [whole]
 
 
 def test_a_damaged_cache_is_named(tmp_path: Path) -> None:

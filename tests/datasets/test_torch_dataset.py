@@ -37,6 +37,11 @@ def test_every_kind_of_item_gives_the_same_pictures(items: Any) -> None:
         assert dataset.labels["label"].tolist() == [0, 1, 0, 1]
 
 
+def test_tensors_of_floats_from_0_to_255_are_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(DataError, match="expected 0 to 1; divide by 255 or give uint8"):
+        torch_dataset([tensor.float() for tensor in TENSORS])
+
+
 def test_targets_and_classes_name_the_label_without_a_pass() -> None:
     class Torchvision(list[Any]):
         targets = (1, 0, 1, 0)
@@ -45,6 +50,19 @@ def test_targets_and_classes_name_the_label_without_a_pass() -> None:
     dataset = torch_dataset(Torchvision((picture, 9) for picture in PICTURES))
     assert dataset.labels["label"].tolist() == [1, 0, 1, 0]
     assert dataset.label_names["label"] == ("cat", "dog")
+
+
+def test_floats_without_fractions_are_labels_and_those_with_some_are_none() -> None:
+    species, weight = (2.0, float("nan"), 0.0, 2.0), (1.0, 2.0, 2.5, 3.0)
+    items = [
+        {"image": tensor, "species": torch.tensor(a), "tag": np.float32(a), "weight": b}
+        for tensor, a, b in zip(TENSORS, species, weight, strict=True)
+    ]
+    dataset = torch_dataset(items)
+    assert {name: codes.tolist() for name, codes in dataset.labels.items()} == {
+        "species": [2, -1, 0, 2],
+        "tag": [2, -1, 0, 2],
+    }
 
 
 def test_given_labels_go_before_those_of_the_items() -> None:

@@ -63,8 +63,11 @@ def data_check(
 ) -> None:
     """Read everything once: what is unpaired, unreadable, empty or double, and how large it is."""
     from overtone.datasets.checking import check
+    from overtone.errors import RecipeError
     from overtone.progress import logging_to
 
+    if listed is not None and (listed.is_dir() or not listed.parent.is_dir()):
+        raise RecipeError(f"--list {listed}: expected a file in an existing folder, such as bad.csv.")
     given = {"text": text, "image": image, "root": root, "follow_links": follow_links or None}
     with bars() as display, logging_to(display, logging.WARNING):
         found = check(

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Image = Annotated[
+    str | None, typer.Option(help="Of --data: the column of pictures, or of their paths, as `data check`.")
+]
+Text = Annotated[
+    str | None,
+    typer.Option(help="Of --data: the column of texts; of tars and folders txt, or json:FIELD."),
+]
+
 
 @app.command()
 def evaluate(
@@ -28,6 +36,8 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="With --data FOLDER: a CSV with file_name and a column an attribute.")
     ] = None,
+    image: Image = None,
+    text: Text = None,
     trust: Trust = False,
     task: Annotated[
         str | None,
@@ -64,7 +74,11 @@ def evaluate(
     from overtone.results import evaluate_elsewhere, evaluate_study
     from overtone.study import Study
 
+    where = {"image": image, "text": text}
     if task is not None:
+        for name, column in where.items():
+            if column is not None:
+                raise RecipeError(f"--{name} {column}: does not go with --task {task}.")
         _ask(
             run, task, data, labels=labels, prompt=prompt, errata=errata, method=method, out=out, trust=trust
         )
@@ -74,13 +88,16 @@ def evaluate(
             raise RecipeError(f"{name} {value}: goes with --task.")
     if labels is not None and data is None:
         raise RecipeError(f"--labels {labels}: goes with --data FOLDER, whose images it names.")
+    for name, column in where.items():
+        if column is not None and data is None:
+            raise RecipeError(f"--{name} {column}: goes with --data, where it says what lies where.")
     study = Study.load(run, trust=trust)
     with bars() as display, logging_to(display):
         if data is None:
             results = evaluate_study(study)
         else:
             encoder = load(study.home(0), encoder=own_module(study.recipe))
-            results = evaluate_elsewhere(study, _opened(encoder, data, labels), display)
+            results = evaluate_elsewhere(study, _opened(encoder, data, labels=labels, **where), display)
     show(study.folder, results, written=data is None)
 
 
@@ -93,6 +110,8 @@ def embed(
     method: Annotated[
         str, typer.Option(help="Which encoder of all stages; see `overtone integrate`.")
     ] = "concatenated",
+    image: Image = None,
+    text: Text = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 512,
     trust: Trust = False,
 ) -> None:
@@ -111,7 +130,7 @@ def embed(
     encoder = load_integrated(study.home(0), method, own_module(study.recipe))
     if stage is not None and not 0 <= stage < len(encoder.stages):
         raise RecipeError(f"--stage {stage}: the run has stages 0 to {len(encoder.stages) - 1}.")
-    dataset = _opened(encoder, data, None)
+    dataset = _opened(encoder, data, image=image, text=text)
     chosen = encoder if stage is None else encoder.stages[stage]
     with bars() as display, logging_to(display):
         advance, device = partial(display.advance, "embeds"), device_name("auto")
@@ -198,7 +217,14 @@ def _ask(
         say(f"In full: {out}.")
 
 
-def _opened(encoder: JointEncoder, data: Path, labels: Path | None) -> Dataset:
+def _opened(
+    encoder: JointEncoder,
+    data: Path,
+    *,
+    labels: Path | None = None,
+    image: str | None = None,
+    text: str | None = None,
+) -> Dataset:
     """Other data, brought to the size and the channels that the run was trained on."""
     from overtone.datasets import open_dataset
     from overtone.errors import RecipeError
@@ -211,7 +237,8 @@ def _opened(encoder: JointEncoder, data: Path, labels: Path | None) -> Dataset:
     if labels is not None and not data.is_dir():
         raise RecipeError(f"--labels {labels}: goes with a folder of images, but --data {data} is none.")
     shape = encoder.content["shape"]
-    options: dict[str, Any] = {} if labels is None else {"labels": labels}
+    given = {"labels": labels, "image": image, "text": text}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     fit = encoder.content.get("fit", "crop")
     dataset: Dataset = open_dataset(data, image_size=tuple(shape[1:]), channels=shape[0], fit=fit, **options)
     return dataset

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from overtone.artifacts import disk_errors
 from overtone.errors import DataError, DiskError
 from overtone.npy import mapped
+
+logger = logging.getLogger(__name__)
 
 Cache: TypeAlias = Literal["auto", "memory", "disk", "none"]
 
@@ -38,13 +45,14 @@ def place(cache: Cache, n_bytes: int, folder: Path | None) -> Cache:
         folder: The cache folder to be, or None.
 
     Raises:
-        DiskError: `disk` was asked for and has no room.
+        DiskError: `disk` was asked for and has no room, or the folder cannot be made.
     """
-    if cache == "auto" and n_bytes < available_memory() / 4:
+    if fits_memory(cache, n_bytes):
         return "memory"
     if cache in ("memory", "none") or folder is None:
         return "none" if cache == "auto" else cache
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if n_bytes < 0.95 * free:
         return "disk"
@@ -54,6 +62,11 @@ def place(cache: Cache, n_bytes: int, folder: Path | None) -> Cache:
         f"cache_dir={folder.parent}: the decoded images take {n_bytes:,} bytes and {free:,} are free; "
         "make room, choose another cache_dir, a smaller image_size, or cache='none'"
     )
+
+
+def fits_memory(cache: Cache, n_bytes: int) -> bool:
+    """Whether `auto` keeps so much in memory."""
+    return cache == "auto" and n_bytes < available_memory() / 4
 
 
 def available_memory() -> int:
@@ -91,25 +104,67 @@ def closed(
     digests: NDArray[np.uint64],
     bad: dict[int, str],
 ) -> None:
-    """Brings the pictures to the disk and writes what must be known of them beside."""
-    images.flush()
-    np.save(partial / "digests.npy", digests, allow_pickle=False)
-    with (partial / "index.json").open("w") as file:
-        json.dump({"fingerprint": fingerprint, "bad": bad}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    """Brings the pictures to the disk and writes what must be known of them beside.
+
+    Raises:
+        DiskError: There is no room, or the disk fails.
+    """
+    with disk_errors(partial):
+        images.flush()
+        np.save(partial / "digests.npy", digests, allow_pickle=False)
+        with (partial / "index.json").open("w") as file:
+            json.dump({"fingerprint": fingerprint, "bad": bad}, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Waits until no other process fills `folder`: of several that start together one decodes for all.
+
+    Raises:
+        DiskError: The folder around it cannot be written.
+    """
+    lock = folder.with_name(f"{folder.name}.lock")
+    with disk_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = lock.open("a")
+    with handle:
+        register_after_fork(handle, TextIOWrapper.close)  # as in `artifacts.locked`
+        with suppress(OSError):  # no locks on this disk: each decodes by itself, and the first one's stays
+            _wait(handle, folder)
+        try:
+            yield
+        finally:
+            # Who opened it before waits on and then finds the folder; a new one costs a second copy at most.
+            lock.unlink(missing_ok=True)
+
+
+def _wait(handle: TextIOWrapper, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("%s: waits for another process that decodes the same images", folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager
 def beside(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends well and vanishes otherwise."""
+    """A folder beside `folder` that takes its place when the block ends well and vanishes otherwise.
+
+    Raises:
+        DiskError: It cannot be made or renamed.
+    """
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
+    with disk_errors(partial):
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed and had the same number
+        partial.mkdir(parents=True)
     try:
         yield partial
         try:
-            partial.rename(folder)
-        except OSError:
+            with disk_errors(folder):
+                partial.rename(folder)
+        except (OSError, DiskError):
             if not folder.is_dir():  # otherwise another process was first, with the same content
                 raise
     finally:

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from overtone.artifacts import disk_errors
 from overtone.datasets.captioned import with_captions
 from overtone.datasets.decoding import FORMATS, Content
 from overtone.datasets.opening import open_captions
 from overtone.datasets.reading import read_images
 from overtone.datasets.texts import LONGEST, Captions, Texts, first_equal
 from overtone.errors import DataError
+from overtone.text import utf8
 
 _SIDE = 32  # pixels; every picture is decoded to its end all the same
 _NAMED = 3
@@ -42,9 +44,17 @@ class Findings(NamedTuple):
     lines: Sequence[str]
 
     def write(self, path: Path) -> None:
-        """Writes a CSV file with the columns `id` and `reason`."""
-        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            csv.writer(file).writerows([("id", "reason"), *self.captions.remarks, *self.bad])
+        """Writes a CSV file with the columns `id` and `reason`; bytes that are no UTF-8 stay as they are.
+
+        Raises:
+            DiskError: The disk is full or cannot be written.
+        """
+        rows = [("id", "reason"), *self.captions.remarks, *self.bad]
+        with (
+            disk_errors(path),
+            path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            csv.writer(file).writerows([_writable(cell) for cell in row] for row in rows)
 
     def require(self, max_bad_fraction: float) -> None:
         """Raises a `DataError` if more of the samples or of their files, rounded up, cannot be used."""
@@ -100,6 +110,15 @@ def check(
     (widths, heights) = sizes[images.rows].T
     lines.append(f"pictures: width {_range(widths)}; height {_range(heights)}")
     return Findings(len(sizes), images.quarantined, captions, lines)
+
+
+def _writable(cell: str) -> str:
+    """A cell of which surrogates that stand for no byte, as `csv_rows` reads NUL, are escapes."""
+    try:
+        cell.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return utf8(cell)
+    return cell
 
 
 def _size(content: Content) -> tuple[int, int]:

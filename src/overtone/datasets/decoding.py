@@ -5,7 +5,8 @@
 - Rotated as its EXIF says; the first frame of an animation; palettes and CMYK to RGB; what is
   transparent lies on white; 1-bit becomes 0 and 255.
 - 8 bits stay uint8. 16-bit grey becomes float32 in [0, 1], as do uint16 arrays; float arrays stay
-  as they are, as float32. (Pillow reads 16-bit *colour* PNGs as 8-bit.)
+  as they are, as float32, and are refused where they are clearly on another scale than [0, 1].
+  (Pillow reads 16-bit *colour* PNGs as 8-bit.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ Fit: TypeAlias = Literal["crop", "squash"]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 89_478_485
 """Pillow's own default: a quarter of a gibibyte at 24 bits. Larger files are refused from their header."""
+
+OVERSHOOT = 0.25
+"""How far floating-point values may lie outside of [0, 1]: bicubic and Lanczos resizing overshoot an edge by
+up to a fifth, while pictures of 0 to 255, of -1 to 1 or standardised ones lie further outside."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's own "L"
 
@@ -140,6 +145,12 @@ def _from_array(array: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(f"values of type {planes.dtype}; give uint8, uint16, bool or floating point")
     if not np.isfinite(planes).all():
         raise ValueError("values that are NaN or infinite")
+    low, high = float(planes.min()), float(planes.max())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        raise ValueError(
+            f"floating-point values from {low:.4g} to {high:.4g}, expected 0 to 1; divide by 255 or give "
+            "uint8 where they are 0 to 255, and undo any other scaling"
+        )
     return planes.astype(np.float32)
 
 

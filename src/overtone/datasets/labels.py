@@ -44,6 +44,18 @@ def coded(values: Sequence[Any]) -> tuple[NDArray[np.int64], Sequence[str]]:
     return _array([None if value is None else code_of[value] for value in present]), tuple(map(str, order))
 
 
+def whole(values: Sequence[Any]) -> list[Any] | None:
+    """Values of which floats are the whole numbers they are, NaN None; None where one is a fraction.
+
+    >>> whole([2.0, float("nan"), "a"]), whole([2.0, 0.5])
+    ([2, None, 'a'], None)
+    """
+    floats = [value for value in values if isinstance(value, float) and not np.isnan(value)]
+    if not all(value.is_integer() for value in floats):
+        return None
+    return [(None if np.isnan(v) else int(v)) if isinstance(v, float) else v for v in values]
+
+
 def _value(value: Any) -> int | str | None:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None

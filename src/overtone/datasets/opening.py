@@ -97,11 +97,23 @@ def open_some(
     return read_captioned(source, found, **options), count
 
 
-def open_source(path: str | os.PathLike[str], *, follow_links: bool = False) -> Source:
-    """The pictures at a path, not yet read: how many there are, and the content of each."""
-    options: dict[str, Any] = {"follow_links": True} if follow_links else {}
-    source, found = open_captions(path, **options)
+def open_source(path: str | os.PathLike[str], kind: str | None = None, **options: Any) -> Source:
+    """The pictures at a path, not yet read: how many there are, and the content of each.
+
+    Args, Raises: As `open_captions`.
+    """
+    source, found = open_captions(path, kind, **options)
     return source if found is None else with_captions(source, found)
+
+
+def places(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the options of a reader those that `open_captions` takes: they say where things lie.
+
+    >>> places({"image": "img", "image_size": 32, "labels": "of.csv"})
+    {'image': 'img'}
+    """
+    elsewhere = {"labels", *Reading.__annotations__}
+    return {name: value for name, value in options.items() if name not in elsewhere}
 
 
 def open_captions(

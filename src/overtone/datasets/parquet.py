@@ -76,9 +76,10 @@ def parquet(
 ) -> ImageDataset | Captioned:
     """A dataset from parquet files whose column `image` holds image files, as bytes or {bytes, path}.
 
-    Columns of text, whole numbers or truth values with at most 1,000 distinct values, and at most half
-    as many as rows, become attributes; names of classes come from the Hugging Face metadata. Ids
-    are `file:row`, or what a column says.
+    Columns of text, whole numbers (floats without fractions too, as pandas writes labels of which some are
+    missing) or truth values with at most 1,000 distinct values, and at most half as many as rows, become
+    attributes; names of classes come from the Hugging Face metadata. Ids are `file:row`, or what a column
+    says.
 
     Args:
         path: A file, a folder of .parquet files, or a list of files.
@@ -127,15 +128,14 @@ def parquet_source(
     if key is not None:
         values = raw_texts(columns_of(tables, [key], name), key, name)
         ids = [os.fsdecode(value or b"") for value in values]
-    others = (image, text, key)
-    columns = [
-        column for column in schema.names if column not in others and _simple(schema.field(column).type)
-    ]
-    labels = _attributes(columns_of(tables, columns, name), _class_names(schema), sum(counts), name)
+    columns, passed = _candidates(schema, (image, text, key))
+    labels = _attributes(columns_of(tables, columns, name), passed, _class_names(schema), sum(counts), name)
     captions = None
     if text is not None:
         captions = Captions.of(raw_texts(columns_of(tables, [text], name), text, name))
-    return Source(name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files)), captions
+    return Source(
+        name, ids, _Rows(files, image), labels.codes, labels.names, _stamp(files, image, key)
+    ), captions
 
 
 def raw_texts(table: pa.Table, column: str, name: str) -> Iterator[bytes | None]:
@@ -216,13 +216,14 @@ def hugging_face(
         )
     raw = dataset.with_format(None).cast_column(image, datasets.Image(decode=False))
     schema = dataset.features.arrow_schema
-    columns = [c for c in schema.names if c not in (image, text) and _simple(schema.field(c).type)]
+    columns, passed = _candidates(schema, (image, text))
     values = dataset.select_columns(columns).with_format("arrow")[:] if columns else pa.table({})
-    labels = _attributes(values, _class_names(schema), len(dataset), "hugging_face")
+    labels = _attributes(values, passed, _class_names(schema), len(dataset), "hugging_face")
 
     ids = list(map(str, range(len(dataset))))
     read = partial(_cell, raw, image)
-    source = Source("hugging_face", ids, read, labels.codes, labels.names, dataset._fingerprint)
+    stamp = repr((dataset._fingerprint, image))
+    source = Source("hugging_face", ids, read, labels.codes, labels.names, stamp)
     if text is None:
         return read_images(source, **options)
     if text not in dataset.column_names:
@@ -329,23 +330,47 @@ def _holds_files(kind: pa.DataType) -> bool:
     return kind in (pa.binary(), pa.large_binary())
 
 
+def _candidates(schema: pa.Schema, used: Sequence[str | None]) -> tuple[list[str], dict[str, str]]:
+    """The columns that can be attributes by their type, and the type of each other one that is not used."""
+    kinds = {name: schema.field(name).type for name in schema.names if name not in used}
+    columns = [name for name, kind in kinds.items() if _simple(kind)]
+    return columns, {name: str(kind).partition("<")[0] for name, kind in kinds.items() if not _simple(kind)}
+
+
 def _simple(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string)
+    types = pa.types
+    tests = (types.is_integer, types.is_boolean, types.is_string, types.is_large_string, types.is_floating)
     return any(test(kind) for test in tests)
 
 
-def _attributes(table: pa.Table, names: Mapping[str, Sequence[str]], n_rows: int, where: str) -> Labels:
-    kept, ignored = {}, []
+def _attributes(
+    table: pa.Table, passed: Mapping[str, str], names: Mapping[str, Sequence[str]], n_rows: int, where: str
+) -> Labels:
+    """Of the candidates those with few values; the others are logged, with those `passed` over before."""
+    kept, ignored = {}, dict(passed)
     for column in table.column_names:
-        if column in names or is_attribute(pc.count_distinct(table.column(column)).as_py(), n_rows):
-            kept[column] = table.column(column).to_pylist()
+        values = _whole(table.column(column))
+        if values is None:
+            ignored[column] = "fractions"
+        elif column in names or is_attribute(pc.count_distinct(values).as_py(), n_rows):
+            kept[column] = values.to_pylist()
         else:
-            ignored.append(column)
+            ignored[column] = "too many distinct values"
     if ignored:
-        logger.info(
-            "%s: no attribute, for too many distinct values: %s", where, ", ".join(map(repr, ignored))
-        )
+        told = ", ".join(f"{column!r} ({why})" for column, why in ignored.items())
+        logger.info("%s: no attribute: %s", where, told)
     return labelled(kept, {name: names[name] for name in kept if name in names}, n_rows, where)
+
+
+def _whole(values: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Floats as the whole numbers they are, NaN as missing; None where one is a fraction."""
+    if not pa.types.is_floating(values.type):
+        return values
+    values = values.cast(pa.float64())
+    try:
+        return pc.if_else(pc.is_nan(values), None, values).cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
@@ -368,6 +393,7 @@ def _is_class_label(feature: Any) -> bool:
     )
 
 
-def _stamp(files: Sequence[Path]) -> str:
+def _stamp(files: Sequence[Path], image: str, key: str | None) -> str:
+    """Of the column of ids too, since a cache keeps a fingerprint that holds them."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.blake2b(repr(stats).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr((image, key, stats)).encode(), digest_size=16).hexdigest()

@@ -24,7 +24,7 @@ from overtone.datasets.cache import Cache
 from overtone.datasets.decoding import Content, Fit, Framing, decoded
 from overtone.datasets.images import DecodedOnAccess, ImageDataset, Source
 from overtone.errors import DataError, RecipeError
-from overtone.npy import mapped
+from overtone.npy import created, mapped
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -93,12 +93,19 @@ def read_images(source: Source, **options: Unpack[Reading]) -> ImageDataset:
     tolerated = options.get("max_bad_fraction", 0.01)
     folder = _checked(source, options.get("cache", "auto"), options.get("cache_dir"), framing)
 
-    kept = caching.opened(folder) if folder is not None else None
-    if folder is not None and kept is not None:
-        logger.info("%s: %s images reused from the cache %s", source.name, f"{len(source.ids):,}", folder)
-        _tolerate(source, kept.bad, tolerated)
-        return _dataset(source, kept.images, _Pass(kept.fingerprint, kept.digests, kept.bad))
+    kept = _reused(source, folder, tolerated)
+    if kept is not None:
+        return kept
     return _read(source, framing, options.get("cache", "auto"), folder, tolerated)
+
+
+def _reused(source: Source, folder: Path | None, tolerated: float) -> ImageDataset | None:
+    kept = caching.opened(folder) if folder is not None else None
+    if kept is None:
+        return None
+    logger.info("%s: %s images reused from the cache %s", source.name, f"{len(source.ids):,}", folder)
+    _tolerate(source, kept.bad, tolerated)
+    return _dataset(source, kept.images, _Pass(kept.fingerprint, kept.digests, kept.bad))
 
 
 def _read(
@@ -109,25 +116,37 @@ def _read(
     first = _first(source, framing)
     shape = (len(source.ids), *first.shape)
     n_bytes = math.prod(shape) * first.itemsize
-    cache = caching.place(cache, n_bytes, folder)
-    images: Any
-    if cache == "disk" and folder is not None:
-        with caching.beside(folder) as partial:
-            file = np.lib.format.open_memmap(partial / "images.npy", "w+", first.dtype, shape)
-            done = _decode(source, framing, first, file, tolerated)
-            caching.closed(partial, file, *done)
-        images = mapped(folder / "images.npy")
-    else:
-        store = np.empty(shape, first.dtype) if cache == "memory" else None
-        done = _decode(source, framing, first, store, tolerated)
-        images = DecodedOnAccess(source, framing, shape, first.dtype) if store is None else store
-    kept = {"memory": "kept in memory", "disk": f"kept in {folder}", "none": "not kept: again at each access"}
-    count, form = f"{shape[0] - len(done.bad):,}", "x".join(map(str, first.shape))
+    in_memory = cache == "memory" or caching.fits_memory(cache, n_bytes)
+    if folder is not None and not in_memory:
+        with caching.turn(folder):
+            # By another process in the meantime, whose copy may also have taken the room for ours.
+            if (kept := _reused(source, folder, tolerated)) is not None:
+                return kept
+            if caching.place(cache, n_bytes, folder) == "disk":
+                done = _to_disk(source, framing, first, folder, tolerated)
+                _say(source, first, done, f"kept in {folder}", start)
+                return _dataset(source, mapped(folder / "images.npy"), done)
+    images = np.empty(shape, first.dtype) if in_memory else None
+    done = _decode(source, framing, first, images, tolerated)
+    _say(source, first, done, "kept in memory" if in_memory else "not kept: again at each access", start)
+    on_access = DecodedOnAccess(source, framing, shape, first.dtype)
+    return _dataset(source, on_access if images is None else images, done)
+
+
+def _say(source: Source, first: NDArray[Any], done: _Pass, where: str, start: float) -> None:
+    n, form = len(source.ids), "x".join(map(str, first.shape))
     logger.info(
-        f"{source.name}: {count} images of {form} decoded and {kept[cache]} "
-        f"({n_bytes / 1e6:.0f} MB, {time.perf_counter() - start:.1f} s)"
+        f"{source.name}: {n - len(done.bad):,} images of {form} decoded and {where} "
+        f"({n * first.nbytes / 1e6:.0f} MB, {time.perf_counter() - start:.1f} s)"
     )
-    return _dataset(source, images, done)
+
+
+def _to_disk(source: Source, framing: Framing, first: NDArray[Any], folder: Path, tolerated: float) -> _Pass:
+    with caching.beside(folder) as partial:
+        file = created(partial / "images.npy", (len(source.ids), *first.shape), first.dtype)
+        done = _decode(source, framing, first, file, tolerated)
+        caching.closed(partial, file, *done)
+    return done
 
 
 def _limited(source: Source, limit: int | None) -> Source:

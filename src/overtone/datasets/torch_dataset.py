@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 from overtone.contracts import Batch, Dataset, Sample
 from overtone.datasets.decoding import Content
 from overtone.datasets.images import Source
-from overtone.datasets.labels import Labels, labelled
+from overtone.datasets.labels import Labels, labelled, whole
 from overtone.datasets.reading import Reading, read_images
 from overtone.errors import DataError, RecipeError
 
@@ -37,9 +37,9 @@ def torch_dataset(
     """A dataset from an object with `__len__` and `__getitem__`, whose items are always the same.
 
     An item is the content alone, a tuple (content, label), or a dict with a key `modality`. The label,
-    and whole numbers and texts in a dict, become attributes; so does torchvision's `targets`, named by
-    its `classes`. Unless there are `targets` or `labels`, this takes a pass over the items. Ids are row
-    numbers. Of pictures, tensors are (C, H, W), arrays (H, W) or (H, W, C).
+    and whole numbers (floats without fractions too) and texts in a dict, become attributes; so does
+    torchvision's `targets`, named by its `classes`. Unless there are `targets` or `labels`, this takes a
+    pass over the items. Ids are row numbers. Of pictures, tensors are (C, H, W), arrays (H, W) or (H, W, C).
 
     Args:
         dataset: The torch dataset. Random augmentation belongs into views, not here.
@@ -134,9 +134,11 @@ def _labels(dataset: Any, modality: str, n_samples: int) -> Labels:
     if targets is not None and len(targets) == n_samples:
         names = {"label": dataset.classes} if hasattr(dataset, "classes") else {}
         return labelled({"label": np.asarray(targets).tolist()}, names, n_samples, "targets")
-    first = _scalars(dataset[0], modality)
+    first = [name for name, value in _scalars(dataset[0], modality).items() if whole([value]) is not None]
     rows = [_scalars(dataset[row], modality) for row in range(n_samples)] if first else []
-    return labelled({name: [row.get(name) for row in rows] for name in first}, {}, n_samples, "torch_dataset")
+    found = {name: whole([row.get(name) for row in rows]) for name in first}
+    kept = {name: values for name, values in found.items() if values is not None}
+    return labelled(kept, {}, n_samples, "torch_dataset")
 
 
 def _scalars(item: Any, modality: str) -> dict[str, Any]:
@@ -149,7 +151,9 @@ def _scalars(item: Any, modality: str) -> dict[str, Any]:
     for name, value in item.items():
         if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0:
             value = value.item()
-        if name not in (modality, "index") and isinstance(value, (int, str, np.integer, np.bool_)):
+        if isinstance(value, np.floating):
+            value = float(value)
+        if name not in (modality, "index") and isinstance(value, (int, float, str, np.integer, np.bool_)):
             found[name] = value
     return found
 

@@ -15,7 +15,7 @@ from overtone.contracts import Batch, Dataset, Sample
 from overtone.datasets import Captioned, Source, arrays, read_captioned, read_images
 from overtone.datasets.cache import available_memory
 from overtone.datasets.decoding import Framing
-from overtone.datasets.opening import KINDS_OF_FILES, open_captions
+from overtone.datasets.opening import KINDS_OF_FILES, open_captions, places
 from overtone.datasets.reading import Reading
 from overtone.datasets.subset import drawn
 from overtone.errors import RecipeError
@@ -105,9 +105,7 @@ def _looked_at(component: Component) -> Peek:
         return Peek(dataset, True, 0.0, "memory", _names(dataset.ids))
     place = next(iter(inspect.signature(KINDS["data"].names[kind]).parameters))
     reading: Any = {name: value for name, value in component.items() if name in Reading.__annotations__}
-    where = {
-        name: value for name, value in component.items() if name not in {"source", place, "labels", *reading}
-    }
+    where = places({name: value for name, value in component.items() if name not in ("source", place)})
     source, texts = open_captions(component[place], kind=None if kind == "path" else kind, **where)
     n = min(len(source.ids), reading.pop("limit", None) or len(source.ids))
     rows = drawn(n, min(FEW, n), 0)
