@@ -172,6 +172,13 @@ def test_a_cache_folder_that_cannot_be_made_is_a_disk_error(
         caching.place("disk", 300, tmp_path / "kept" / "images")
 
 
+def test_a_file_in_the_place_of_the_cache_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(RecipeError, match="file.*: is a file, or lies in one"):
+            read_images(source(), cache="disk", cache_dir=folder)
+
+
 def test_of_several_that_open_the_same_pictures_at_once_one_decodes_for_all(tmp_path: Path) -> None:
     firsts: list[int] = []
     lasts: list[int] = []

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overtone.artifacts import disk_errors
-from overtone.errors import DataError, DiskError
+from overtone.errors import DataError, DiskError, RecipeError
 from overtone.npy import mapped
 
 logger = logging.getLogger(__name__)
@@ -46,13 +46,13 @@ def place(cache: Cache, n_bytes: int, folder: Path | None) -> Cache:
 
     Raises:
         DiskError: `disk` was asked for and has no room, or the folder cannot be made.
+        RecipeError: A file is in the way of the folder.
     """
     if fits_memory(cache, n_bytes):
         return "memory"
     if cache in ("memory", "none") or folder is None:
         return "none" if cache == "auto" else cache
-    with disk_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    _make(folder.parent)
     free = shutil.disk_usage(folder.parent).free
     if n_bytes < 0.95 * free:
         return "disk"
@@ -62,6 +62,16 @@ def place(cache: Cache, n_bytes: int, folder: Path | None) -> Cache:
         f"cache_dir={folder.parent}: the decoded images take {n_bytes:,} bytes and {free:,} are free; "
         "make room, choose another cache_dir, a smaller image_size, or cache='none'"
     )
+
+
+def _make(cache_dir: Path) -> None:
+    try:
+        with disk_errors(cache_dir):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RecipeError(
+            f"cache_dir={cache_dir}: is a file, or lies in one; choose another folder"
+        ) from None
 
 
 def fits_memory(cache: Cache, n_bytes: int) -> bool:
@@ -126,8 +136,8 @@ def turn(folder: Path) -> Iterator[None]:
         DiskError: The folder around it cannot be written.
     """
     lock = folder.with_name(f"{folder.name}.lock")
+    _make(lock.parent)
     with disk_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a")
     with handle:
         register_after_fork(handle, TextIOWrapper.close)  # as in `artifacts.locked`
