@@ -40,8 +40,8 @@ BEST: dict[str, Values] = {
 }
 """Row -> the values that are better there than the default, of as many stages; for the second table alone.
 
-Of hard negatives, a temperature of 0.1 and ten clusters a stage, each tried on seed 0 of the rows that are not
-held out; elsewhere the default is the best that is known.
+Hard negatives were tried on seed 0 of every row that is not held out and has something suppressed, a
+temperature of 0.1 and ten clusters a stage on three of them; elsewhere the default is the best that is known.
 """
 
 

@@ -116,9 +116,9 @@ def write_table(known: dict[str, Found]) -> None:
 def table(known: dict[str, Found]) -> str:
     """A row a strategy, measured or not."""
     lines = [
-        "| strategy | modality | claim | stage 0 | without | random weights | chance | shown | stages 0-1 |"
-        " as a stage | confidence |",
-        "|---|---|---|---:|---:|---:|---:|---|---:|---|---|",
+        "| strategy | modality | claim | seeds | stage 0 | without | random weights | chance | shown |"
+        " stages 0-1 | as a stage | confidence |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|---:|---|---|",
     ]
     for name, strategy in sorted(STRATEGIES.items()):
         found = known.get(name)
@@ -128,6 +128,7 @@ def table(known: dict[str, Found]) -> str:
             f"[{name}]({name}.md)",
             strategy.modality,
             f"{strategy.claim} ({strategy.attribute})",
+            "" if found is None else str(found["seeds"]),
             *values[:4],
             "not measured" if found is None else shown(found),
             values[4],
