@@ -51,9 +51,9 @@ def pairs(tmp_path: Path) -> Path:
 def towers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run holds `Lightness`, trained on pictures of 8 x 8, and is tested on five scenes."""
     monkeypatch.setattr(
-        image_text, "two_tower_encoder", lambda run, method: Towers(Lightness(), (3, 8, 8), "crop")
+        image_text, "two_tower_encoder", lambda run, method, trust: Towers(Lightness(), (3, 8, 8), "crop")
     )
-    monkeypatch.setattr(image_text, "_tested_on", lambda run: captioned_scenes(5))
+    monkeypatch.setattr(image_text, "_tested_on", lambda run, trust: captioned_scenes(5))
 
 
 @pytest.mark.usefixtures("towers")
