@@ -119,7 +119,7 @@ with distributed.joined():
 """
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_loss_and_gradients_of_every_objective_are_those_of_one_process(
     tmp_path: Path, world_size: int
 ) -> None:
