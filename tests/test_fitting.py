@@ -37,7 +37,7 @@ class Own(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 12, 3, stride=4), nn.ReLU())
+        self.layers = nn.Sequential(nn.Conv2d(3, 12, 3, stride=4), nn.BatchNorm2d(12), nn.ReLU())
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images).mean((2, 3))

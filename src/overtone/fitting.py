@@ -198,7 +198,8 @@ def _digest(module: nn.Module) -> str:
     """Of its weights."""
     found = hashlib.sha256()
     for name, value in module.state_dict().items():
-        found.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        flat = value.detach().cpu().reshape(-1)  # a batch norm's count has no dimension to be viewed as bytes
+        found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
