@@ -34,6 +34,12 @@ def learned_temperature(encoder: TwoTowerEncoder) -> Tensor:
     return 1 / encoder.logit_scale.exp()
 
 
+def check_learned(temperature: float) -> None:
+    """Raises a RecipeError unless two towers can learn from there."""
+    if not LEAST <= temperature < math.inf:
+        raise RecipeError(f"method.temperature={temperature}: expected {LEAST} or more, such as 0.07")
+
+
 class CLIP(nn.Module):
     """A picture and its text attract each other; the texts of all other samples of its cell repel it, and
     their pictures its text.
@@ -61,8 +67,7 @@ class CLIP(nn.Module):
                 "choose encoder.name=small_clip, open_clip:MODEL or hf:MODEL"
             )
         if temperature is not None:
-            if not LEAST <= temperature < math.inf:
-                raise RecipeError(f"method.temperature={temperature}: expected {LEAST} or more, such as 0.07")
+            check_learned(temperature)
             with torch.no_grad():
                 encoder.logit_scale.fill_(-math.log(temperature))
             encoder.logit_scale.requires_grad_(False)
@@ -87,7 +92,7 @@ class CLIP(nn.Module):
         if world_size() == 1:
             return nt_xent_both_ways(images, texts, ids, temperature)
         all_ids = Ids(*map(everyones, ids))
-        own = own_columns(views[0])
+        own = own_columns(images)
         loss: Tensor = nt_xent(images, gathered(texts), own, ids, all_ids, temperature)
         return (loss + nt_xent(texts, gathered(images), own, ids, all_ids, temperature)) / 2
 

@@ -110,7 +110,7 @@ class MoCo(nn.Module):
         # No sample is in cell -1, so such a key is somebody's positive and nobody's negative.
         new = ids if self.in_batch else ids._replace(cell=torch.full_like(ids.cell, -1))
         both = Ids(*(torch.cat(pair) for pair in zip(new, held.ids, strict=True)))
-        return torch.cat([keys, held.keys]), both, own_columns(view)
+        return torch.cat([keys, held.keys]), both, own_columns(view["cell"])
 
     def said(self) -> dict[str, float]:
         """How many keys of the queue could be a negative of an anchor, in the mean over the last step."""
@@ -159,7 +159,7 @@ class MoCoV3(Predicting):
         """The loss of the queries of two views; the keys are those of all processes."""
         check_two(views, "moco_v3")
         ids = ids_of(views[0])
-        all_ids, own = Ids(*map(everyones, ids)), own_columns(views[0])
+        all_ids, own = Ids(*map(everyones, ids)), own_columns(z[0])
         with torch.no_grad():
             keys = [everyones(self.teacher.module(view)) for view in views]
         both = [

@@ -29,7 +29,7 @@ def pairing(view: Batch) -> Pairing:
     """
     ids = ids_of(view)
     all_ids = Ids(*map(everyones, ids))
-    own = own_columns(view)[:, None] == torch.arange(len(all_ids.cell), device=ids.cell.device)
+    own = own_columns(ids.cell)[:, None] == torch.arange(len(all_ids.cell), device=ids.cell.device)
     return Pairing(own, allowed(ids, all_ids, own))
 
 
@@ -38,10 +38,9 @@ def ids_of(view: Batch) -> Ids:
     return Ids(*(view[key] for key in Ids._fields))
 
 
-def own_columns(view: Batch) -> Tensor:
-    """Where the samples of a view stand among those of all processes, (B,) int64."""
-    n, device = len(view["cell"]), view["cell"].device
-    return torch.arange(n, device=device) + rank() * n
+def own_columns(rows: Tensor) -> Tensor:
+    """Where the rows of this process stand among those of all processes, (n,) int64."""
+    return torch.arange(len(rows), device=rows.device) + rank() * len(rows)
 
 
 def check_pairs(z: list[Tensor], name: str) -> None:

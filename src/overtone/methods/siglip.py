@@ -52,7 +52,7 @@ class SigLIP(CLIP):
         check_pairs(z, "siglip")
         ids = ids_of(views[0])
         images, texts = z
-        own = own_columns(views[0])
+        own = own_columns(images)
         temperature = 1 / self.encoder.logit_scale.exp()
         return sigmoid(
             images, gathered(texts), own, ids, Ids(*map(everyones, ids)), temperature, self.logit_bias

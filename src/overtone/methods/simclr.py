@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids, Objective
-from overtone.distributed import everyones, gathered, rank
+from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.pairing import check_two
+from overtone.methods.pairing import check_two, own_columns
 from overtone.objectives import NTXent
 
 
@@ -77,11 +77,11 @@ class SimCLR(nn.Module):
         check_two(views, "simclr")
         rows, (first, second) = torch.cat(z), views
         ids = Ids(*(torch.cat([first[key], second[key]]) for key in Ids._fields))
-        own = torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)
+        own = own_columns(rows).roll(len(rows) // 2)
         loss: Tensor = self.objective(
             rows,
             gathered(rows),
-            own + rank() * len(rows),
+            own,
             ids,
             Ids(*map(everyones, ids)),
         )

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, gathered, rank
+from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import RecipeError
 from overtone.heads import ProjectionHead
+from overtone.methods.pairing import own_columns
 from overtone.objectives.logits import check_temperature
 from overtone.objectives.many_positives import allowed, cosines, many_positives
 
@@ -76,8 +77,8 @@ class SupCon(nn.Module):
         rows = torch.cat(z)
         ids = Ids(*(torch.cat([view[key] for view in views]) for key in Ids._fields))
         label = torch.cat([view["label"] for view in views])
-        sample = (torch.arange(len(z[0]), device=rows.device) + rank() * len(z[0])).repeat(len(views))
-        own = torch.arange(len(rows), device=rows.device) + rank() * len(rows)
+        sample = own_columns(z[0]).repeat(len(views))
+        own = own_columns(rows)
         of_one_label = (label[:, None] == everyones(label)) & (label[:, None] >= 0)
         alike = of_one_label | (sample[:, None] == everyones(sample))
         positives = alike.scatter(1, own[:, None], False)  # all but the view itself

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from overtone import rng
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, gathered, rank
+from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder, SequenceTransformer
 from overtone.errors import RecipeError
+from overtone.methods.pairing import own_columns
 from overtone.objectives.many_positives import allowed, cosines, many_positives
 from overtone.strategies.strategy import strategy
 
@@ -144,7 +145,7 @@ class DNABERTS(nn.Module):
         """Weighted SimCLR: each of both views against all others."""
         z = torch.cat([self.projection_head(self.encoder(view)) for view in (first, second)])
         ids = Ids(*(first[key].repeat(2) for key in Ids._fields))
-        own = torch.arange(len(z), device=z.device).roll(len(z) // 2) + rank() * len(z)
+        own = own_columns(z).roll(len(z) // 2)
         logits, negatives = self.compared(z, z, ids)
         ones = torch.ones(len(z), device=z.device)
         return mixed_nce(logits, own, own, ones, negatives), z
@@ -166,9 +167,8 @@ class DNABERTS(nn.Module):
         z = self.projection_head(self.encoder(first, layer=layer, change=mix))
         other = self.projection_head(self.encoder(second))
         logits, negatives = self.compared(z, other, ids)
-        offset = rank() * n
-        own = torch.arange(n, device=device) + offset
-        return mixed_nce(logits, own, partner + offset, share, negatives), torch.cat([z, other])
+        own = own_columns(z)
+        return mixed_nce(logits, own, own[partner], share, negatives), torch.cat([z, other])
 
     def compared(self, rows: Tensor, columns: Tensor, ids: Ids) -> tuple[Tensor, Tensor]:
         """The logits of rows with the columns of all processes, and which pairs are negatives."""

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
 from overtone.contracts import Batch, Ids
-from overtone.distributed import everyones, gathered, rank
+from overtone.distributed import everyones, gathered
 from overtone.encoders import Encoder
 from overtone.errors import DataError, RecipeError
 from overtone.heads import ProjectionHead
-from overtone.methods.pairing import check_two, ids_of
+from overtone.methods.pairing import check_two, ids_of, own_columns
 from overtone.methods.queue import Queue
 from overtone.methods.teacher import Teacher
 from overtone.objectives.many_positives import allowed, cosines, many_positives
@@ -138,7 +138,7 @@ class INS(nn.Module):
     def contrast(self, z: Tensor, keys: Tensor, labels: Tensor, ids: Ids) -> Tensor:
         """In the warm-up each against all other keys; then all of one pseudo-label together."""
         held, all_keys = self.queue.held(), everyones(keys)
-        all_ids, own = Ids(*map(everyones, ids)), torch.arange(len(z), device=z.device) + rank() * len(z)
+        all_ids, own = Ids(*map(everyones, ids)), own_columns(z)
         if self.epoch < self.warm_up:
             columns, column_ids = torch.cat([all_keys, held.keys]), _joined(all_ids, held.ids)
             positives = own[:, None] == torch.arange(len(columns), device=z.device)

@@ -18,7 +18,7 @@ from overtone.distributed import everyones, gathered
 from overtone.encoders import PatchTowers
 from overtone.errors import RecipeError
 from overtone.methods import CLIP
-from overtone.methods.clip import LEAST, learned_temperature
+from overtone.methods.clip import check_learned, learned_temperature
 from overtone.methods.pairing import Pairing, pairing
 from overtone.objectives.logits import check_temperature, unit
 from overtone.objectives.many_positives import many_positives
@@ -136,8 +136,7 @@ class RadZero(nn.Module):
                 f"method.name: radzero needs an encoder that gives tokens, but {type(encoder).__name__} "
                 "gives one vector; choose encoder.name=patch_towers"
             )
-        if not LEAST <= temperature < math.inf:
-            raise RecipeError(f"method.temperature={temperature}: expected {LEAST} or more, such as 0.07")
+        check_learned(temperature)
         if attention_temperature is not None:
             check_temperature(attention_temperature)
         with torch.no_grad():
