@@ -76,12 +76,8 @@ def evaluate(
 
     where = {"image": image, "text": text}
     if task is not None:
-        for name, column in where.items():
-            if column is not None:
-                raise RecipeError(f"--{name} {column}: does not go with --task {task}.")
-        _ask(
-            run, task, data, labels=labels, prompt=prompt, errata=errata, method=method, out=out, trust=trust
-        )
+        unused: dict[str, object] = {"--labels": labels, "--image": image, "--text": text}
+        _ask(run, task, data, unused, prompt=prompt, errata=errata, method=method, out=out, trust=trust)
         return
     for name, value in (("--prompt", prompt), ("--errata", errata), ("--method", method), ("--out", out)):
         if value is not None:
@@ -179,8 +175,8 @@ def _ask(
     run: Path,
     task: str,
     data: Path | None,
+    unused: dict[str, object],
     *,
-    labels: Path | None,
     prompt: str | None,
     errata: Path | None,
     method: str | None,
@@ -192,11 +188,10 @@ def _ask(
     from overtone.image_text import ask
     from overtone.progress import logging_to
 
-    unused: dict[str, object] = {"--labels": labels}
     if task in ("retrieval", "zero-shot"):
-        unused["--errata"] = errata
+        unused = {**unused, "--errata": errata}
     if task == "retrieval":
-        unused["--prompt"] = prompt
+        unused = {**unused, "--prompt": prompt}
     for name, value in unused.items():
         if value is not None:
             raise RecipeError(f"{name} {value}: does not go with --task {task}.")
